@@ -1,0 +1,3 @@
+// Package probetest holds the servers and censors that tests ask: real
+// protocols on loopback that do what a test tells them.
+package probetest
