@@ -53,9 +53,9 @@ func (d *daemon) listen(c *comparator.Client) {
 func reports(rs []comparator.Report) []agent.Report {
 	out := make([]agent.Report, len(rs))
 	for i, r := range rs {
-		out[i] = agent.Report{Name: r.Name, Until: r.Until, States: make(map[[2]string]verdict.State, len(r.Verdicts))}
+		out[i] = agent.Report{Name: r.Name, Time: r.Time, Until: r.Until, States: make(map[[2]string]verdict.Abroad, len(r.Verdicts))}
 		for _, v := range r.Verdicts {
-			out[i].States[[2]string{v.Messenger, v.Function}] = v.State
+			out[i].States[[2]string{v.Messenger, v.Function}] = verdict.Abroad{State: v.State, Mechanism: v.Mechanism}
 		}
 		for _, x := range r.Results {
 			out[i].Sightings = append(out[i].Sightings, agent.Sighting{

@@ -55,8 +55,8 @@ func TestHeardAbroad(t *testing.T) {
 	d.listen(nil)
 	near := cmp.Comparer(func(x, y time.Time) bool { return x.Sub(y).Abs() < 3*time.Second })
 	want := []agent.Report{{
-		Name: "de", Until: time.Now().Add(12 * time.Second),
-		States: map[[2]string]verdict.State{{"alpha", "chat"}: verdict.Degraded, {"alpha", "web"}: verdict.Unknown},
+		Name: "de", Time: time.Now(), Until: time.Now().Add(12 * time.Second),
+		States: map[[2]string]verdict.Abroad{{"alpha", "chat"}: {State: verdict.Degraded, Mechanism: verdict.Freeze}, {"alpha", "web"}: {State: verdict.Unknown}},
 		Sightings: []agent.Sighting{{Reference: agent.Reference{Messenger: "alpha", Function: "chat", Endpoint: "e", Check: "tls", Family: "ip4"},
 			OK: true, Time: began}},
 	}}

@@ -26,7 +26,7 @@ const (
 	AskOtherBytes  Ask = "other_bytes"  // other bytes on the same port
 	AskNoise       Ask = "noise"        // bytes without form, as many as the messenger's own, on the same port
 	AskSmall       Ask = "small"        // a small answer from the same host
-	AskAgain       Ask = "again"        // the same transfer …
+	AskAgain       Ask = "again"        // the same transfer, or burst of a call's packets …
 	AskControlRate Ask = "control_rate" // … beside the same amount from a control
 )
 
@@ -63,7 +63,7 @@ const (
 )
 
 // Questions is what to ask about what failed this many times in a row, 1 or 2,
-// and about transfers that were slow once. asked tells which questions are known
+// about transfers that were slow once and bursts that were lost once. asked tells which questions are known
 // already. Nothing is asked from a vantage that is not online.
 func Questions(v Vantage, records []Record, failures int, asked func(of string, a Ask) bool) []Question {
 	if v.State != Online {
@@ -96,6 +96,10 @@ func Questions(v Vantage, records []Record, failures int, asked func(of string, 
 		} else if l := r.last(); l != nil && r.slowRuns(around.rate) == 1 {
 			k = kind{r.Check.Messenger, r.Check.Function, r.Check.Protocol, "slow"}
 			arms, to = around.pair(&r.Check, l), l.Addr().Addr()
+		} else if q, ok := probe.Bare(r.Check.Prober).(probe.STUN); ok && r.chopped() == 1 {
+			k = kind{r.Check.Messenger, r.Check.Function, r.Check.Protocol, "chopped"}
+			q.Addr = l.Addr()
+			arms, to = []arm{{AskAgain, probe.ProtoSTUN, q, ""}}, q.Addr.Addr()
 		}
 		if len(arms) == 0 {
 			continue

@@ -379,7 +379,8 @@ func (s *scene) read(records []Record, arms []Arm) []*fact {
 				f.res, f.addr, f.step = l, l.Addr(), l.Failed()
 			}
 		} else {
-			if (standings[i] >= unsure || r.Check.Protocol == probe.ProtoTransfer) && len(asked) > 0 {
+			mayAsk := standings[i] >= unsure || r.Check.Protocol == probe.ProtoTransfer || r.Check.Protocol == probe.ProtoSTUN
+			if mayAsk && len(asked) > 0 {
 				f.arms = asked[r.Check.ID()]
 			}
 			f.read(standings[i], alike)
@@ -393,8 +394,8 @@ func (s *scene) read(records []Record, arms []Arm) []*fact {
 				continue // a resolver that answers nobody says nothing of a name
 			}
 		}
-		if slow && !f.works() && f.step.Op == probe.OpTransfer {
-			continue // nor does a line that is too slow for the controls' transfers
+		if !f.works() && f.step.Op == probe.OpTransfer && (slow || f.keepsUp(s.rate)) {
+			continue // nor does a line that is too slow for transfers
 		}
 		facts = append(facts, f)
 	}
@@ -428,6 +429,13 @@ func tooSlow(records []Record) bool {
 		}
 	}
 	return slow
+}
+
+// keepsUp says that a transfer which ran out of time went on to its end, and not
+// many times slower than those of controls: the line is slow, or was busy.
+func (f *fact) keepsUp(rate float64) bool {
+	t, took := moved(f.res), f.step.Took
+	return t != nil && timedOut(f.step) && rate > 0 && took > 0 && 2*t.Stall < took && float64(t.Bytes)/took.Seconds()*slowdown >= rate
 }
 
 // minShare is the share of a function's endpoints from which failures without

@@ -179,42 +179,81 @@ func lossyWay(fl *file) []finding {
 // codecs conceal single frames, not every third.
 const callShare = 0.3
 
-// lossyCalls finds relays that answer, and then lose the packets of a call.
-func lossyCalls(fl *file) []finding {
-	burst := func(f *fact) *probe.BurstInfo {
-		if f.Check.Protocol != probe.ProtoSTUN {
-			return nil
-		}
-		ok := f.worked()
-		if ok == nil {
-			return nil
-		}
-		for i := range ok.Steps {
-			if b := ok.Steps[i].Burst; b != nil && b.Sent > 0 {
-				return b
-			}
-		}
+// burst is what became of the packets of a call, nil where none were sent.
+func burst(r *probe.Result) *probe.BurstInfo {
+	if r == nil || r.Check.Protocol != probe.ProtoSTUN {
 		return nil
 	}
+	for i := range r.Steps {
+		if b := r.Steps[i].Burst; b != nil && b.Sent > 0 {
+			return b
+		}
+	}
+	return nil
+}
+
+// lost is the share of a burst that did not come back.
+func lost(b *probe.BurstInfo) float64 { return 1 - float64(b.Received)/float64(b.Sent) }
+
+// chopped is how many of the newest runs in a row that were answered then lost
+// the packets of a call.
+func (r *Record) chopped() int {
+	n := 0
+	for i := range r.Results {
+		if r.Results[i].Outcome() != probe.OK {
+			continue
+		}
+		if b := burst(&r.Results[i]); b == nil || lost(b) < callShare {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// chops says that a relay loses the packets of a call each time: twice in a row,
+// or again when it was asked at once. One burst may have met a moment of the
+// line, its end or its coming back.
+func (f *fact) chops() bool {
+	if !f.works() {
+		return false
+	}
+	switch f.chopped() {
+	case 0:
+		return false
+	case 1:
+		a := f.ask(AskAgain)
+		if a == nil {
+			return false
+		}
+		b := burst(&a.Result)
+		return b != nil && lost(b) >= callShare || timedOut(a.Result.Failed())
+	}
+	return true
+}
+
+// lossyCalls finds relays that answer, and then lose the packets of a call.
+func lossyCalls(fl *file) []finding {
 	var here probe.BurstInfo
 	for _, f := range fl.controls {
-		if b := burst(f); b != nil {
+		if b := burst(f.worked()); b != nil {
 			here.Sent += b.Sent
 			here.Received += b.Received
 		}
 	}
-	lost := func(b *probe.BurstInfo) float64 { return 1 - float64(b.Received)/float64(b.Sent) }
 	if here.Sent == 0 || lost(&here) > lateHere {
 		return nil
 	}
 	var fs []*fact
 	var all probe.BurstInfo
 	for _, f := range fl.facts {
-		if b := burst(f); b != nil && lost(b) >= callShare {
-			fs = append(fs, f)
-			all.Sent += b.Sent
-			all.Received += b.Received
+		if !f.chops() {
+			continue
 		}
+		fs = append(fs, f)
+		b := burst(f.res)
+		all.Sent += b.Sent
+		all.Received += b.Received
 	}
 	if len(fs) == 0 {
 		return nil

@@ -12,8 +12,9 @@ import (
 // A Report is the newest that one agent abroad said.
 type Report struct {
 	Name      string
-	Until     time.Time                   // from then on it says nothing
-	States    map[[2]string]verdict.State // by messenger and function
+	Time      time.Time                    // when it was said, by our clock
+	Until     time.Time                    // from then on it says nothing
+	States    map[[2]string]verdict.Abroad // by messenger and function; without a name
 	Sightings []Sighting
 }
 
@@ -69,14 +70,30 @@ func (a *Agent) Wonders() bool {
 	return false
 }
 
-// weigh holds verdicts against what agents abroad say at this time.
+// weigh holds verdicts against what agents abroad say at this time. That it
+// works there counts only when it was said an interval after it began to fail
+// here: an agent abroad needs as long to find out.
 func (a *Agent) weigh(now time.Time, vs []verdict.Verdict) {
+	if len(a.reports) == 0 {
+		return
+	}
 	for i := range vs {
+		k := [2]string{vs[i].Messenger, vs[i].Function}
+		if !bad(vs[i].State) {
+			delete(a.ill, k)
+			continue
+		}
+		if a.ill[k].IsZero() {
+			a.ill[k] = now
+		}
 		var said []verdict.Abroad
 		for _, r := range a.reports {
-			if s, ok := r.States[[2]string{vs[i].Messenger, vs[i].Function}]; ok && now.Before(r.Until) {
-				said = append(said, verdict.Abroad{Name: r.Name, State: s})
+			s, ok := r.States[k]
+			if !ok || !now.Before(r.Until) || s.State == verdict.OK && r.Time.Before(a.ill[k].Add(a.interval)) {
+				continue
 			}
+			s.Name = r.Name
+			said = append(said, s)
 		}
 		verdict.Compare(&vs[i], said)
 	}

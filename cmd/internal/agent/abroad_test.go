@@ -56,14 +56,14 @@ func (p *peer) pass(d time.Duration) {
 }
 
 func (p *peer) report(now time.Time) Report {
-	r := Report{Name: p.name, Until: now.Add(3 * time.Minute), States: map[[2]string]verdict.State{}}
+	r := Report{Name: p.name, Time: now, Until: now.Add(3 * time.Minute), States: map[[2]string]verdict.Abroad{}}
 	for ref, s := range p.found {
 		r.Sightings = append(r.Sightings, s)
 		state := verdict.OK
 		if p.dead[ref.Messenger] {
 			state = verdict.Unreachable
 		}
-		r.States[[2]string{ref.Messenger, ref.Function}] = state
+		r.States[[2]string{ref.Messenger, ref.Function}] = verdict.Abroad{State: state}
 	}
 	return r
 }
@@ -266,5 +266,40 @@ func TestHear(t *testing.T) {
 		if got := d.references[i].newest; !got.Equal(want) {
 			t.Errorf("%s: %v, want %v", c.name, got, want)
 		}
+	}
+}
+
+// What was said to work abroad before it failed here, or while an agent abroad
+// could not yet have noticed, backs no block.
+func TestOldWordAbroad(t *testing.T) {
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	k := [2]string{"alpha", "chat"}
+	a := &Agent{interval: time.Minute, ill: map[[2]string]time.Time{}}
+	a.reports = []Report{{Name: "de", Time: now.Add(-5 * time.Second), Until: now.Add(time.Hour), States: map[[2]string]verdict.Abroad{k: {State: verdict.OK}}}}
+	state := func(after time.Duration, s verdict.State) verdict.State {
+		v := []verdict.Verdict{{Messenger: k[0], Function: k[1], State: s, Mechanism: verdict.PortBlock, Confidence: verdict.High}}
+		a.weigh(now.Add(after), v)
+		return v[0].State
+	}
+	for _, c := range []struct {
+		after, said time.Duration // after it began to fail; said: 0 nothing new
+		want        verdict.State
+	}{
+		{0, 0, verdict.Unreachable},
+		{30 * time.Second, 20 * time.Second, verdict.Unreachable},
+		{2 * time.Minute, 0, verdict.Unreachable},
+		{2 * time.Minute, 90 * time.Second, verdict.Blocked},
+	} {
+		if c.said > 0 {
+			a.reports[0].Time = now.Add(c.said)
+		}
+		if got := state(c.after, verdict.Unreachable); got != c.want {
+			t.Errorf("%v after, said %v after: %s, want %s", c.after, c.said, got, c.want)
+		}
+	}
+	// A new failure needs new words.
+	state(3*time.Minute, verdict.OK)
+	if got := state(4*time.Minute, verdict.Unreachable); got != verdict.Unreachable {
+		t.Errorf("a second failure is %s by old words", got)
 	}
 }

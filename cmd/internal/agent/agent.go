@@ -89,9 +89,10 @@ type Agent struct {
 	listed   []verdict.Record  // they, for package verdict
 	line     line
 	states   map[[2]string]*stable
-	detector *detector // nil: there is none
-	abroad   bool      // agents abroad are heard
-	reports  []Report  // the newest of each
+	detector *detector               // nil: there is none
+	abroad   bool                    // agents abroad are heard
+	reports  []Report                // the newest of each
+	ill      map[[2]string]time.Time // since when functions fail; kept while there are reports
 	arms     map[armKey]verdict.Arm
 	asked    map[armKey]time.Time     // when each arm was last asked for
 	put      map[netip.Addr]time.Time // when something was last asked about an address
@@ -111,7 +112,7 @@ func New(o Options) *Agent {
 	if o.Parallel <= 0 {
 		o.Parallel = 64
 	}
-	a := &Agent{o: o, records: map[string]*verdict.Record{}, states: map[[2]string]*stable{},
+	a := &Agent{o: o, records: map[string]*verdict.Record{}, states: map[[2]string]*stable{}, ill: map[[2]string]time.Time{},
 		arms: map[armKey]verdict.Arm{}, asked: map[armKey]time.Time{}, put: map[netip.Addr]time.Time{}}
 	a.proven.Restore(o.Memory.Proven)
 	a.line.Vantage = verdict.JudgeVantage(nil, 0)
@@ -148,6 +149,7 @@ func (a *Agent) Set(checks []probe.Check, interval time.Duration) {
 		measured[[2]string{c.Messenger, c.Function}] = true
 	}
 	maps.DeleteFunc(a.states, func(k [2]string, _ *stable) bool { return !measured[k] })
+	maps.DeleteFunc(a.ill, func(k [2]string, _ time.Time) bool { return !measured[k] })
 	a.dirty = true
 	a.detect(checks)
 	a.remember()

@@ -38,15 +38,17 @@ type Agent struct {
 // machine's clock.
 type Report struct {
 	Name     string
+	Time     time.Time // when it said so
 	Until    time.Time // from then on it is too old to say anything
 	Verdicts []Verdict // none where the agent's own vantage is ill
 	Results  []Result
 }
 
-// A Verdict is the state of a function there.
+// A Verdict is the state of a function there, and what explains it.
 type Verdict struct {
 	Messenger, Function string
 	State               verdict.State
+	Mechanism           verdict.Mechanism
 }
 
 // A Result is how a check went there. What was void there is not told.

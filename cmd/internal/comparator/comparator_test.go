@@ -94,7 +94,7 @@ func TestGood(t *testing.T) {
 	}
 	near := cmp.Comparer(func(x, y time.Time) bool { return x.Sub(y).Abs() < 4*time.Second })
 	now := time.Now()
-	want := Report{Name: "de", Until: now.Add(3 * time.Minute), Verdicts: []Verdict{{"alpha", "chat", verdict.OK}},
+	want := Report{Name: "de", Time: now, Until: now.Add(3 * time.Minute), Verdicts: []Verdict{{"alpha", "chat", verdict.OK, ""}},
 		Results: []Result{{"alpha", "chat", "e", "tls", "ip4", true, now.Add(-20 * time.Second)},
 			{"alpha", "chat", "e", "tcp", "ip4", false, now.Add(-40 * time.Second)}}}
 	if d := cmp.Diff(want, r, near); d != "" {

@@ -26,9 +26,10 @@ type document struct {
 	} `json:"vantage"`
 	Time     time.Time `json:"time"`
 	Verdicts []struct {
-		Messenger string        `json:"messenger"`
-		Function  string        `json:"function"`
-		State     verdict.State `json:"state"`
+		Messenger string            `json:"messenger"`
+		Function  string            `json:"function"`
+		State     verdict.State     `json:"state"`
+		Mechanism verdict.Mechanism `json:"mechanism"`
 	} `json:"verdicts"`
 	Results []struct {
 		Messenger string        `json:"messenger"`
@@ -56,7 +57,8 @@ func read(body []byte) (*document, error) {
 	ok := !d.Time.IsZero() && slices.Contains(verdict.VantageStates[:], d.Vantage.State) &&
 		d.Verdicts != nil && d.Results != nil && len(d.Verdicts) <= maxRows && len(d.Results) <= maxRows
 	for _, v := range d.Verdicts {
-		ok = ok && named(v.Messenger, v.Function) && slices.Contains(verdict.States[:], v.State)
+		ok = ok && named(v.Messenger, v.Function) && slices.Contains(verdict.States[:], v.State) &&
+			(v.Mechanism == "" || slices.Contains(verdict.Mechanisms[:], v.Mechanism))
 	}
 	for _, r := range d.Results {
 		ok = ok && named(r.Messenger, r.Function, r.Endpoint, r.Check, r.Family) &&
@@ -70,7 +72,7 @@ func read(body []byte) (*document, error) {
 
 // report is what the document says, in times of this machine.
 func (d *document) report(name string, here func(time.Time) time.Time, until time.Time) Report {
-	r := Report{Name: name, Until: until}
+	r := Report{Name: name, Time: here(d.Time), Until: until}
 	if d.Vantage.State != verdict.Online {
 		return r
 	}
