@@ -108,6 +108,14 @@ func TestDNSOverUDP(t *testing.T) {
 			answers: []string{real6},
 			replies: []reply{{Counts: true, Addrs: []string{real6}}},
 		}, {
+			name: "text", typ: dns.TypeTXT, script: []probetest.DNSReply{probetest.DNSMessage(func(m *dns.Msg) {
+				m.Answer = []dns.RR{rr(`text.test. 60 IN TXT "half" "other half"`)}
+			})},
+			replies: []reply{{Counts: true}},
+		}, {
+			name: "no-text", typ: dns.TypeTXT, failure: FailureDNSNoAnswer, script: []probetest.DNSReply{ok},
+			replies: []reply{{Counts: true, Authority: 1}},
+		}, {
 			name: "chain", script: []probetest.DNSReply{probetest.DNSChain([]string{"a.test", "b.test"}, real1)},
 			answers: []string{real1},
 			replies: []reply{{Counts: true, Addrs: []string{real1}}},

@@ -46,7 +46,7 @@ var (
 
 // kinds is every check. A new protocol is one row here beside its prober.
 var kinds = map[string]kind{
-	"dns": {protocol: probe.ProtoDNS},
+	"dns": {protocol: probe.ProtoDNS, keys: []string{"record"}},
 
 	// Half as often: every other check of an address connects as well.
 	"tcp": {protocol: probe.ProtoTCP, asks: func(*Endpoint, *Vantage) []question {

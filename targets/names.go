@@ -11,13 +11,21 @@ import (
 // The types of address records, RFC 1035 §3.2.2 and RFC 3596 §2.1.
 var recordTypes = map[string]uint16{probe.IP4: 1, probe.IP6: 28}
 
+// Records is what a dns check may ask for beside addresses, RFC 1035 §3.2.2.
+var Records = []string{"TXT"}
+
+const typeTXT = 16
+
 // names asks resolvers for e's host: the system's own each time, and for a
 // messenger's names others beside it, each as often as it says. IPv6 records
 // are asked for half as often.
 func (x *expansion) names(e *Endpoint) {
-	for _, family := range x.v.Families {
+	for i, family := range x.v.Families {
 		if len(e.Families) > 0 && !slices.Contains(e.Families, family) {
 			continue
+		}
+		if e.Record != "" && i > 0 {
+			continue // a text is of no family
 		}
 		for i, s := range x.v.SystemServers[:min(len(x.v.SystemServers), 2)] {
 			who := "system"
@@ -45,12 +53,16 @@ func (x *expansion) ask(e *Endpoint, s probe.Server, who, family string, every i
 		every *= 2
 	}
 	q := question{every: every}
+	kind := recordTypes[family]
+	if e.Record != "" {
+		kind = typeTXT
+	}
 	c := probe.Check{
 		Protocol: probe.ProtoDNS,
 		Family:   family,
 		Target:   target(s.Transport, who),
 		Path:     "resolver",
-		Prober:   probe.DNS{Server: s, Host: e.Host, Type: recordTypes[family], AllowBogons: x.c.TestNetwork},
+		Prober:   probe.DNS{Server: s, Host: e.Host, Type: kind, AllowBogons: x.c.TestNetwork},
 	}
 	if s.Transport == probe.OverTLS || s.Transport == probe.OverHTTPS {
 		c.Gate = s.Addr.Addr().String() + "|" + s.ServerName

@@ -101,6 +101,7 @@ type Endpoint struct {
 	Origin       string        `yaml:"origin"`       // of the page that opens a WebSocket
 	Subprotocol  string        `yaml:"subprotocol"`  // of a WebSocket
 	Directions   []string      `yaml:"directions"`   // transfer: download, upload; default the first
+	Record       string        `yaml:"record"`       // dns: what is asked for, of Records; default addresses
 	Realm        string        `yaml:"realm"`        // turn: what the refusal must name
 
 	// Lends, of a control, says that its operator lets it be sent the names of

@@ -587,3 +587,31 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// A name of texts is asked for them, once for each resolver and way, whatever
+// the families; it is never taken for a name of addresses.
+func TestRecord(t *testing.T) {
+	c, err := Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checks, err := c.Checks(Vantage{Messengers: []string{"telegram"}, Tiers: Tiers, Families: []string{probe.IP4, probe.IP6},
+		Interval: time.Minute, Timeout: 10 * time.Second, SystemServers: []probe.Server{{Name: probe.System, Transport: probe.OverUDP, Addr: netip.MustParseAddrPort("127.0.0.53:53")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := map[string]int{}
+	for _, ch := range checks {
+		if !strings.HasPrefix(ch.Endpoint, "bootstrap-text") {
+			continue
+		}
+		d, ok := ch.Prober.(probe.DNS)
+		if !ok || d.Type != typeTXT || ch.Family != probe.IP4 {
+			t.Errorf("%s: %+v", ch.ID(), ch.Prober)
+		}
+		hosts[d.Host]++
+	}
+	if hosts["apv3.stel.com"] < 3 || hosts["apv3.stel.com"] != hosts["tapv3.stel.com"] {
+		t.Errorf("asked: %v", hosts)
+	}
+}

@@ -170,7 +170,7 @@ func (e *Endpoint) validateWhere(f *finder, test bool) {
 			f.errorf("families", "%v is of %s, which the list leaves out", a, familyOf(a))
 		}
 	}
-	if len(e.Ports) == 0 {
+	if len(e.Ports) == 0 && e.Record == "" {
 		f.errorf("ports", "missing; as in ports: [443]")
 	}
 	unique(f, "ports", e.Ports)
@@ -307,6 +307,12 @@ func (e *Endpoint) validateChecks(f *finder) {
 func (e *Endpoint) validateHTTP(f *finder) {
 	if e.Method != "" {
 		f.check("method", checkWord(e.Method, []string{"GET", "HEAD"}))
+	}
+	if e.Record != "" {
+		f.check("record", checkWord(e.Record, Records))
+		if len(e.Checks) > 1 {
+			f.errorf("record", "a name that is asked for a text has no addresses to ask; checks: [dns] alone")
+		}
 	}
 	if e.Plain && slices.ContainsFunc(e.Checks, func(c string) bool { return c != "http" && c != "tcp" && c != "dns" }) {
 		f.errorf("plain", "only http, tcp and dns go without TLS; give the other checks an endpoint of their own")

@@ -508,7 +508,7 @@ func forgedAnswer(fl *file) []finding {
 func independent(ss []said, not said) map[string]bool {
 	m := map[string]bool{}
 	for _, s := range ss {
-		if s.resolver != not.resolver && s.resolver != probe.System && s.fact.works() && len(s.info.Answers) > 0 {
+		if s.resolver != not.resolver && s.resolver != probe.System && s.fact.works() {
 			m[s.resolver] = true
 		}
 	}
