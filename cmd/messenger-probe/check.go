@@ -63,6 +63,7 @@ func (p *program) check(c *cobra.Command, messengers []string, asJSON, verbose b
 		}
 	}
 	a := agent.New(agent.Options{Net: &probe.Host{}, Log: log, Memory: memory, Parallel: runsAtOnce(descriptorLimit() / 2)})
+	a.Refrain(unasked(cfg)...)
 	out := &printer{w: p.stdout, colour: terminal(p.stdout)}
 	progress, done := p.progress()
 	s, err := a.Check(c.Context(), pl.checks, progress)

@@ -7,6 +7,7 @@ import (
 	"github.com/messenger-probe/messenger-probe/cmd/internal/config"
 	"github.com/messenger-probe/messenger-probe/cmd/internal/notify"
 	"github.com/messenger-probe/messenger-probe/probe"
+	"github.com/messenger-probe/messenger-probe/probe/verdict"
 	"github.com/messenger-probe/messenger-probe/targets"
 	"github.com/messenger-probe/messenger-probe/targets/plainfile"
 )
@@ -21,6 +22,14 @@ type planned struct {
 	checks    []probe.Check
 	missing   []string // families that were asked for and that this host lacks
 	people    *notify.Audience
+}
+
+// unasked is the questions that the configuration rules out.
+func unasked(cfg *config.Loaded) []verdict.Ask {
+	if cfg.SplitsHello() {
+		return nil
+	}
+	return []verdict.Ask{verdict.AskSplitHello}
 }
 
 // plan turns a configuration into checks; all of it, or an error.

@@ -235,6 +235,7 @@ func (d *daemon) adopt(pl *planned, abroad *comparator.Client) {
 	d.metrics.SetCatalogue(pl.catalogue.Version, nil)
 	d.metrics.SetChecks(pl.checks)
 	d.agent.Compare(abroad != nil)
+	d.agent.Refrain(unasked(pl.cfg)...)
 	d.agent.Limit(int64(pl.cfg.TransferMB) * 1e6)
 	d.agent.Set(pl.checks, time.Duration(pl.cfg.Interval))
 	d.listen(abroad)

@@ -94,6 +94,7 @@ type Agent struct {
 	reports  []Report                // the newest of each
 	ill      map[[2]string]time.Time // since when functions fail; kept while there are reports
 	arms     map[armKey]verdict.Arm
+	unasked  []verdict.Ask
 	asked    map[armKey]time.Time     // when each arm was last asked for
 	put      map[netip.Addr]time.Time // when something was last asked about an address
 	judged   Snapshot                 // the newest, without results
@@ -430,7 +431,7 @@ func (a *Agent) followUp(now time.Time) {
 		}
 		return ok && now.Sub(t) < every
 	}
-	qs := verdict.Questions(a.line.Vantage, a.list(), 2, known)
+	qs := a.questions(2, known)
 	rand.Shuffle(len(qs), func(i, j int) { qs[i], qs[j] = qs[j], qs[i] })
 	for _, q := range qs {
 		k := armKey{q.Of, q.Ask}
@@ -444,6 +445,19 @@ func (a *Agent) followUp(now time.Time) {
 		a.asked[k], a.put[q.About] = now, now
 		a.o.Sink.Confirming(q.Check.Messenger)
 	}
+}
+
+// questions is the differential questions that are open and may be asked.
+func (a *Agent) questions(failures int, asked func(of string, ask verdict.Ask) bool) []verdict.Question {
+	return slices.DeleteFunc(verdict.Questions(a.line.Vantage, a.list(), failures, asked),
+		func(q verdict.Question) bool { return slices.Contains(a.unasked, q.Ask) })
+}
+
+// Refrain says which questions are never asked.
+func (a *Agent) Refrain(asks ...verdict.Ask) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unasked = asks
 }
 
 // answeredBy says that the check of a question that was asked at t answers it by

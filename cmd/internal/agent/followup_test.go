@@ -201,6 +201,28 @@ func TestFollowUps(t *testing.T) {
 	})
 }
 
+// What is ruled out is never asked, and nothing else is missed for it.
+func TestRefrain(t *testing.T) {
+	at := netip.MustParseAddrPort("192.0.2.1:443")
+	c := probe.Check{Messenger: "alpha", Function: "chat", Endpoint: "host", Protocol: probe.ProtoTLS, Family: probe.IP4, Target: at.String(),
+		Prober: probe.TLS{Addr: at, ServerName: "chat.alpha.test", Hello: probe.HelloGo}, Timeout: time.Second}
+	failed := probe.Result{Check: c, Steps: []probe.Step{{Op: probe.OpTLSHandshake, Addr: at, Failure: probe.FailureTimeout}}}
+	a := &Agent{order: []*verdict.Record{{Check: c, Results: []probe.Result{failed, failed}}}}
+	a.line.State = verdict.Online
+	open := func() map[verdict.Ask]bool {
+		m := map[verdict.Ask]bool{}
+		for _, q := range a.questions(2, func(string, verdict.Ask) bool { return false }) {
+			m[q.Ask] = true
+		}
+		return m
+	}
+	all := open()
+	a.Refrain(verdict.AskSplitHello)
+	if few := open(); !all[verdict.AskSplitHello] || few[verdict.AskSplitHello] || len(few) != len(all)-1 {
+		t.Errorf("%v, then %v", all, few)
+	}
+}
+
 // Follow-ups come from the messenger's budget, and with the line dead there are
 // none.
 func TestFollowUpsOfADeadLine(t *testing.T) {

@@ -135,7 +135,7 @@ func (a *Agent) Check(ctx context.Context, checks []probe.Check, progress Progre
 			again = append(again, sooner(rec.Check))
 		}
 	}
-	for _, q := range verdict.Questions(a.line.Vantage, a.list(), 1, func(string, verdict.Ask) bool { return false }) {
+	for _, q := range a.questions(1, func(string, verdict.Ask) bool { return false }) {
 		questions[q.Check.ID()] = q
 		again = append(again, sooner(q.Check))
 	}
@@ -163,7 +163,7 @@ func (a *Agent) Check(ctx context.Context, checks []probe.Check, progress Progre
 // be slow: the first was lost, or its control.
 func (a *Agent) late(questions map[string]verdict.Question) []probe.Check {
 	var out []probe.Check
-	for _, q := range verdict.Questions(a.line.Vantage, a.list(), 1, func(of string, ask verdict.Ask) bool { return a.has(of, ask) }) {
+	for _, q := range a.questions(1, a.has) {
 		if q.Ask == verdict.AskAgain || q.Ask == verdict.AskControlRate {
 			questions[q.Check.ID()] = q
 			out = append(out, sooner(q.Check))

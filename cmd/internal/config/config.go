@@ -29,6 +29,7 @@ type Config struct {
 	Timeout     Duration     `yaml:"timeout"`    // deadline of one check
 	Families    []string     `yaml:"families"`   // ip4, ip6
 	TransferMB  int          `yaml:"transfer_mb_per_day"`
+	SplitHello  string       `yaml:"split_hello"`
 	StateDir    string       `yaml:"state_dir"` // "" keeps state in memory only
 	Trust       Trust        `yaml:"trust"`
 	Comparators []Comparator `yaml:"comparators"`
@@ -96,6 +97,13 @@ type Log struct {
 	Format string `yaml:"format"` // text, json
 }
 
+// SplitsHello says whether a ClientHello may be cut in two to see whether its
+// name is what dies. Filters that do not reassemble are passed so, which Russia
+// takes for a way around them; there it has to be asked for.
+func (c *Config) SplitsHello() bool {
+	return c.SplitHello == "always" || c.SplitHello == "auto" && c.Vantage.Country != "RU"
+}
+
 // Duration is a time.Duration that is only read from text with a unit: the
 // number 30 would otherwise be 30 nanoseconds.
 type Duration time.Duration
@@ -141,6 +149,7 @@ func Default() Config {
 		TransferMB: 250,
 		Trust:      Trust{WhatsAppNoiseRoot: WhatsAppNoiseRoot},
 		Notify:     Notify{On: []string{"blocked"}, Language: "en"},
+		SplitHello: "auto",
 		Landlock:   true,
 		Log:        Log{Level: "info", Format: "text"},
 	}

@@ -136,6 +136,7 @@ func TestBadInput(t *testing.T) {
 		{"short key", "trust:\n  whatsapp_noise_root: abcd\n", "", "write the 64 hex digits"},
 		{"bad country", "vantage:\n  country: Russia\n", "", "write two capital letters"},
 		{"bad network", "vantage:\n  network: home\n", "", "datacenter, residential, mobile, unknown"},
+		{"bad split", "split_hello: maybe\n", "", `split_hello: "maybe" is not known; write one of auto, always, never`},
 		{"bad log level", "log:\n  level: loud\n", "", "debug, info, warn, error"},
 		{"comparator without URL", "comparators:\n- name: de\n", "", "comparators[0].url"},
 		{"not a mapping", "- a\n", "", ":1: a configuration is a mapping"},
@@ -167,6 +168,26 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("%q does not name the file", err)
 			}
 		})
+	}
+}
+
+// In Russia no ClientHello is cut in two unless it is asked for.
+func TestSplitHello(t *testing.T) {
+	for file, want := range map[string]bool{
+		"":                         true,
+		"vantage: {country: KZ}\n": true,
+		"vantage: {country: RU}\n": false,
+		"split_hello: never\n":     false,
+		"vantage: {country: RU}\nsplit_hello: always\n": true,
+	} {
+		alone(t)
+		l, err := Load(write(t, file), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.SplitsHello() != want {
+			t.Errorf("%q: %v, want %v", file, !want, want)
+		}
 	}
 }
 

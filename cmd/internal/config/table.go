@@ -45,6 +45,7 @@ var docs = map[string]string{
 	"timeout":                   "deadline of one check, 100ms to 1m; at most the interval",
 	"families":                  "`ip4`, `ip6`; one for which this host has no route is left out, which is said once",
 	"transfer_mb_per_day":       "what all downloads and uploads may move in 24 hours, in megabytes; the default catalogue takes some 150 at an interval of a minute. 0: none are made",
+	"split_hello":               "whether a ClientHello that dies may be asked again cut in two records, which says more surely that its name is why; some filters are passed so. `always`, `never`, or `auto`: not where `vantage.country` is `RU`",
 	"state_dir":                 "folder for what must survive a restart; none: memory only",
 	"trust.ca_file":             "more PEM roots, trusted for every host; for test networks. The roots in force are an embedded Mozilla list, never the system's",
 	"trust.whatsapp_noise_root": "WhatsApp's root key, 64 hex digits; another one for test networks",

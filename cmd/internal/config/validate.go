@@ -148,6 +148,7 @@ func (c *Config) problems() []problem {
 			bad("notify.on", "%q twice; write each once", s)
 		}
 	}
+	oneOf("split_hello", c.SplitHello, "auto", "always", "never")
 	oneOf("notify.language", c.Notify.Language, "en", "ru")
 	ps = append(ps, targetProblems(c.Notify.Targets)...)
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
