@@ -2,8 +2,11 @@ package validate
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/cli"
@@ -77,6 +80,50 @@ func TestCompose(t *testing.T) {
 	}
 	if c := s.Environment["MESSENGER_PROBE_VANTAGE_COUNTRY"]; c == nil || *c != "RU" {
 		t.Errorf("the country of .env does not arrive: %v", c)
+	}
+}
+
+// TestOverride: the files that deploy/README.md gives for notifications fit the
+// volunteer's, and what the configuration names is where it says.
+func TestOverride(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for block := range strings.SplitSeq(string(readme), "```yaml\n# ") {
+		name, text, _ := strings.Cut(block, "\n")
+		files[name], _, _ = strings.Cut(text, "```")
+	}
+	override := filepath.Join(t.TempDir(), "compose.override.yml")
+	if err := os.WriteFile(override, []byte(files["compose.override.yml"]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o, err := cli.NewProjectOptions([]string{"../compose.yml", override}, cli.WithWorkingDirectory(".."), cli.WithInterpolation(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := o.LoadProject(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.GetService("agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shutIn(t, s)
+	if !slices.ContainsFunc(s.Volumes, func(v types.ServiceVolumeConfig) bool {
+		return v.Type == types.VolumeTypeBind && v.ReadOnly && v.Target == "/etc/messenger-probe/config.yaml"
+	}) {
+		t.Errorf("the agent has no configuration: %v", s.Volumes)
+	}
+	for _, secret := range s.Secrets {
+		if p.Secrets[secret.Source].File == "" || !strings.Contains(files["config.yaml"], "/run/secrets/"+secret.Source+"}") {
+			t.Errorf("the secret %s is not what the configuration names", secret.Source)
+		}
+	}
+	if len(s.Secrets) != 1 {
+		t.Errorf("%d secrets", len(s.Secrets))
 	}
 }
 
