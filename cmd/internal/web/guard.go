@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -163,17 +164,19 @@ func Files(webConfig string) []string {
 	return files
 }
 
-// A fewConns is a listener that hangs up on connections beyond a number, so
-// that who holds many open keeps nobody else out.
+// A fewConns is a listener that bounds the connections. Of one address the newest
+// are kept, and for a new one the oldest is hung up on: who leaves connections
+// lying about, which may be a client of this very machine, keeps nobody out, not
+// even itself. Beyond the number of all the new one is.
 type fewConns struct {
 	net.Listener
 	mu   sync.Mutex
-	open map[netip.Prefix]int
-	all  int
+	open map[netip.Prefix][]*countedConn // the oldest first
+	all  int                             // but for those of this machine
 }
 
 func few(l net.Listener) net.Listener {
-	return &fewConns{Listener: l, open: make(map[netip.Prefix]int)}
+	return &fewConns{Listener: l, open: make(map[netip.Prefix][]*countedConn)}
 }
 
 func (l *fewConns) Accept() (net.Conn, error) {
@@ -182,12 +185,13 @@ func (l *fewConns) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := neighbours(c.RemoteAddr())
-		if l.take(from) {
-			return &countedConn{Conn: c, close: sync.OnceValue(func() error {
-				l.give(from)
-				return c.Close()
-			})}, nil
+		mine := &countedConn{Conn: c, from: neighbours(c.RemoteAddr()), of: l}
+		oldest, ok := l.take(mine)
+		if oldest != nil {
+			oldest.Conn.Close() // its server will notice, and close it once more
+		}
+		if ok {
+			return mine, nil
 		}
 		c.Close()
 	}
@@ -208,34 +212,50 @@ func neighbours(a net.Addr) netip.Prefix {
 	return netip.PrefixFrom(addr, bits).Masked()
 }
 
-func (l *fewConns) take(from netip.Prefix) bool {
+// take makes room for a connection: it is the one to hang up on, if any, and
+// whether there was room.
+func (l *fewConns) take(c *countedConn) (oldest *countedConn, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	here := from.Addr().IsLoopback()
-	if l.open[from] >= maxConnsOf || l.all >= maxConns && !here {
-		return false
+	if of := l.open[c.from]; len(of) >= maxConnsOf {
+		oldest = of[0]
+		l.drop(oldest)
 	}
-	l.open[from]++
+	here := c.from.Addr().IsLoopback()
+	if l.all >= maxConns && !here {
+		return oldest, false
+	}
+	l.open[c.from] = append(l.open[c.from], c)
 	if !here {
 		l.all++
 	}
-	return true
+	return oldest, true
 }
 
-func (l *fewConns) give(from netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open[from]--; l.open[from] == 0 {
-		delete(l.open, from)
+// drop takes a connection off the books, if it is on them.
+func (l *fewConns) drop(c *countedConn) {
+	i := slices.Index(l.open[c.from], c)
+	if i < 0 {
+		return
 	}
-	if !from.Addr().IsLoopback() {
+	l.open[c.from] = slices.Delete(l.open[c.from], i, i+1)
+	if len(l.open[c.from]) == 0 {
+		delete(l.open, c.from)
+	}
+	if !c.from.Addr().IsLoopback() {
 		l.all--
 	}
 }
 
 type countedConn struct {
 	net.Conn
-	close func() error
+	from netip.Prefix
+	of   *fewConns
 }
 
-func (c *countedConn) Close() error { return c.close() }
+func (c *countedConn) Close() error {
+	c.of.mu.Lock()
+	c.of.drop(c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}

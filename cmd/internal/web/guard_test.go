@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -247,11 +248,30 @@ func TestFewConns(t *testing.T) {
 		}
 		return answered
 	}
-	if n := count(func(int) string { return "192.0.2.1" }, 50); n != maxConnsOf {
-		t.Errorf("%d connections of one address, want %d", n, maxConnsOf)
+	// kept is how many of the last n connections nobody hung up on, and whether
+	// they are the newest.
+	kept := func(n int) (kept int, newest bool) {
+		last, newest := open[len(open)-n:], true
+		for _, c := range last {
+			c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				kept++
+			} else if kept > 0 {
+				newest = false
+			}
+		}
+		return kept, newest
 	}
-	if n := count(func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 50); n != maxConnsOf {
-		t.Errorf("%d connections of one IPv6 network, want %d", n, maxConnsOf)
+	for what, ip := range map[string]func(int) string{
+		"address":      func(int) string { return "192.0.2.1" },
+		"IPv6 network": func(i int) string { return fmt.Sprintf("2001:db8::%x", i) },
+	} {
+		if n := count(ip, 50); n != 50 {
+			t.Errorf("%d connections of one %s are answered, want all", n, what)
+		}
+		if n, newest := kept(50); n != maxConnsOf || !newest {
+			t.Errorf("%d connections of one %s are kept, the newest: %v; want %d", n, what, newest, maxConnsOf)
+		}
 	}
 	if n := count(func(i int) string { return fmt.Sprintf("198.51.100.%d", i) }, 100); n != maxConns-2*maxConnsOf {
 		t.Errorf("%d of other addresses, want %d", n, maxConns-2*maxConnsOf)
