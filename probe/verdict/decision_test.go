@@ -3,6 +3,7 @@ package verdict
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/messenger-probe/messenger-probe/probe"
@@ -449,5 +450,35 @@ func TestUnprovenQUIC(t *testing.T) {
 			}
 		}
 		expectation{state: Unknown, says: "1 more have never answered here"}.check(t, "alpha/login", b.verdict(), true)
+	}
+}
+
+// TestCallsNeedRelays: that signalling answers does not make calls work. While no
+// relay has ever answered, nothing is said of them; once one has, it counts.
+func TestCallsNeedRelays(t *testing.T) {
+	api := netip.MustParseAddrPort("155.212.204.1:443")
+	relay := netip.MustParseAddrPort("155.212.199.159:19302")
+	signalling := probe.Check{Messenger: "max", Function: "calls", Endpoint: "api", Protocol: probe.ProtoTLS, Family: probe.IP4, Target: api.String(), Prober: probe.TLS{Addr: api}}
+	stun := probe.Check{Messenger: "max", Function: "calls", Endpoint: "relay", Protocol: probe.ProtoSTUN, Family: probe.IP4, Target: relay.String(), Prober: probe.STUN{Addr: relay}, Informational: true}
+	works := probe.Result{Check: signalling, Steps: []probe.Step{{Op: probe.OpTLSHandshake, Addr: api}}}
+	answer := probe.Result{Check: stun, Steps: []probe.Step{{Op: probe.OpReply, Addr: relay, Reply: &probe.ReplyInfo{}}}}
+	silence := probe.Result{Check: stun, Void: probe.ReasonInformational, Steps: []probe.Step{{Op: probe.OpReply, Addr: relay, Failure: probe.FailureTimeout}}}
+	for _, c := range []struct {
+		name   string
+		relays []probe.Result
+		want   State
+	}{
+		{"never answered", []probe.Result{silence, silence}, Unknown},
+		{"not asked yet", nil, Unknown},
+		{"answers", []probe.Result{answer}, OK},
+	} {
+		v := Judge(Vantage{State: Online}, []Record{{Check: signalling, Results: []probe.Result{works}}, {Check: stun, Results: c.relays}}, nil)[0]
+		if v.State != c.want || c.want == Unknown && !strings.Contains(strings.Join(v.Evidence, " "), "relays") {
+			t.Errorf("%s: %+v", c.name, v)
+		}
+	}
+	// A function without relays needs none.
+	if v := Judge(Vantage{State: Online}, []Record{{Check: signalling, Results: []probe.Result{works}}}, nil)[0]; v.State != OK {
+		t.Errorf("without relays: %+v", v)
 	}
 }

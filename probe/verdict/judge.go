@@ -283,10 +283,14 @@ func Judge(v Vantage, records []Record, arms []Arm) []Verdict {
 	type key struct{ messenger, function string }
 	var order []key
 	by := map[key][]*fact{}
-	shy := map[key]int{} // checks that have not answered here yet
+	shy := map[key]int{}    // checks that have not answered here yet
+	relays := map[key]int{} // checks of relays
 	for i := range records {
 		c := &records[i].Check
 		k := key{c.Messenger, c.Function}
+		if c.Protocol == probe.ProtoSTUN {
+			relays[k]++
+		}
 		if rs := records[i].Results; len(rs) > 0 && rs[0].Void == probe.ReasonInformational {
 			shy[k]++
 		}
@@ -336,6 +340,10 @@ func Judge(v Vantage, records []Record, arms []Arm) []Verdict {
 	for _, k := range order {
 		j := Verdict{Messenger: k.messenger, Function: k.function, State: Unknown}
 		judgeFunction(&j, forgetOld(by[k]), found[k.messenger])
+		if n := relays[k]; n > 0 && j.State == OK && !slices.ContainsFunc(by[k], func(f *fact) bool { return f.Check.Protocol == probe.ProtoSTUN && f.works() }) {
+			j.State = Unknown
+			j.Evidence = append(j.Evidence, fmt.Sprintf("but a call goes over relays, and of %d checks of them none has been answered here yet", n))
+		}
 		if n := shy[k]; n > 0 && (j.State == OK || j.State == Unknown) {
 			j.Evidence = append(j.Evidence, fmt.Sprintf("%d more have never answered here, which says nothing of them", n))
 		}

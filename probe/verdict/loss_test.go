@@ -155,3 +155,34 @@ func TestTransferOutOfTime(t *testing.T) {
 		})
 	}
 }
+
+// TestFlowsLostByChance: where each address is silent on another of its ports,
+// flows are lost, and no port is blocked.
+func TestFlowsLostByChance(t *testing.T) {
+	var records []Record
+	add := func(addr string, failure probe.Failure) {
+		a := netip.MustParseAddrPort(addr)
+		c := probe.Check{Messenger: "telegram", Function: "chat", Endpoint: a.Addr().String(), Protocol: probe.ProtoMTProto, Family: probe.IP4,
+			Target: addr, Prober: probe.MTProto{Addr: a}}
+		op := probe.OpReply
+		if failure != "" {
+			op = probe.OpConnect
+		}
+		r := probe.Result{Check: c, Steps: []probe.Step{{Op: op, Addr: a, Failure: failure, Reply: &probe.ReplyInfo{}}}}
+		records = append(records, Record{Check: c, Results: []probe.Result{r, r}})
+	}
+	judge := func() Verdict { return Judge(Vantage{State: Online}, records, nil)[0] }
+	add("149.154.167.51:443", probe.FailureTimeout)
+	add("149.154.167.51:80", "")
+	add("149.154.175.50:443", probe.FailureTimeout)
+	add("149.154.175.50:80", "")
+	if v := judge(); v.State != Degraded || v.Mechanism != PortBlock {
+		t.Errorf("one port: %+v", v)
+	}
+	records = records[:2]
+	add("149.154.175.50:80", probe.FailureTimeout)
+	add("149.154.175.50:443", "")
+	if v := judge(); v.State != Degraded || v.Mechanism != PacketLoss {
+		t.Errorf("either port: %+v", v)
+	}
+}

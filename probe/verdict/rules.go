@@ -660,6 +660,12 @@ func portBlocked(fl *file) []finding {
 	for _, f := range fs {
 		delete(open, f.addr.Port())
 	}
+	if len(open) == 0 {
+		// Every port that is silent somewhere answers elsewhere, the other way round:
+		// no rule about ports, but some flows are lost and others are not.
+		return []finding{{PacketLoss, sure(len(addrs) / 2), false, fs, about(places,
+			"{} are silent while other ports of the same addresses answer, on each address others: part of the flows is lost")}}
+	}
 	// Not every address is asked about another port. What is silent on the same
 	// one joins, unless an address has been found silent on several.
 	for _, f := range left {
