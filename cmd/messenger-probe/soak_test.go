@@ -26,7 +26,8 @@ import (
 // addresses change, packets are lost, messengers are blocked and the line goes
 // down, with reloads, and wants everything that it holds to stay as large as it
 // was: the heap, the goroutines, the series, the files. It lives for 20 minutes, or
-// for SOAK_DAYS=90 days, which takes long.
+// for SOAK_DAYS=90 days, which takes long: half a minute for each hour, or less
+// where SOAK_INTERVAL=1h makes the schedule sparser.
 func TestSoak(t *testing.T) {
 	day := 5 * time.Minute // of that world
 	days := 4
@@ -37,9 +38,13 @@ func TestSoak(t *testing.T) {
 		}
 		day = 24 * time.Hour
 	}
+	interval := "1m"
+	if s := os.Getenv("SOAK_INTERVAL"); s != "" {
+		interval = s
+	}
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		d := quiet(t, "messengers: [whatsapp, telegram, max]\nstate_dir: "+dir+"\n")
+		d := quiet(t, "messengers: [whatsapp, telegram, max]\ninterval: "+interval+"\nstate_dir: "+dir+"\n")
 		var err error
 		if d.events, err = events.Open(dir, func(err error) { t.Error(err) }); err != nil {
 			t.Fatal(err)
