@@ -185,4 +185,15 @@ func TestFlowsLostByChance(t *testing.T) {
 	if v := judge(); v.State != Degraded || v.Mechanism != PacketLoss {
 		t.Errorf("either port: %+v", v)
 	}
+	// Others of the same ports answer, in another transport.
+	records = records[:0]
+	for _, a := range []string{"149.154.167.51", "149.154.175.50"} {
+		add(a+":80", "")
+		add(a+":443", probe.FailureTimeout)
+		add(a+":5222", "")
+		add(a+":5222", probe.FailureTimeout)
+	}
+	if v := judge(); v.State != Degraded || v.Mechanism != PacketLoss {
+		t.Errorf("some connections to a port: %+v", v)
+	}
 }

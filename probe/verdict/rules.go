@@ -634,12 +634,13 @@ func (d doors) other(a *Arm) {
 
 func portBlocked(fl *file) []finding {
 	connected := fl.connected()
-	var fs, left []*fact
+	var fs, left, mixed []*fact
 	proved, silent := map[uint16]bool{}, map[uint16]bool{} // ports
 	for _, f := range fl.failed(atConnect) {
 		d, port := connected[f.addr.Addr()], f.addr.Port()
 		switch {
 		case d.open[port]:
+			mixed = append(mixed, f)
 		case len(d.open) > 0:
 			fs = append(fs, f)
 			proved[port] = true
@@ -660,11 +661,9 @@ func portBlocked(fl *file) []finding {
 	for _, f := range fs {
 		delete(open, f.addr.Port())
 	}
-	if len(open) == 0 {
-		// Every port that is silent somewhere answers elsewhere, the other way round:
-		// no rule about ports, but some flows are lost and others are not.
-		return []finding{{PacketLoss, sure(len(addrs) / 2), false, fs, about(places,
-			"{} are silent while other ports of the same addresses answer, on each address others: part of the flows is lost")}}
+	if crosswise(addrs, connected) || len(mixed) > 1 && 2*len(mixed) >= len(fs) {
+		return []finding{{PacketLoss, sure(len(addrs) / 2), false, append(fs, mixed...), about(places,
+			"{}: of the connections to one port, or to the ports of one address, some meet silence each time and others none: part of the flows is lost")}}
 	}
 	// Not every address is asked about another port. What is silent on the same
 	// one joins, unless an address has been found silent on several.
@@ -677,6 +676,28 @@ func portBlocked(fl *file) []finding {
 	return []finding{{PortBlock, sure(len(addrs)), several(addrs) && !fl.shaky(), fs, func(fs []*fact) string {
 		return fmt.Sprintf("%s times out at connect in %s, while %s there answers", places(fs), times(fs), ports(open))
 	}}}
+}
+
+// crosswise says that of two addresses each is silent on a port on which the other
+// answers: no rule about ports does that, but some flows are lost and others are
+// not.
+func crosswise(addrs map[netip.Addr]bool, connected map[netip.Addr]doors) bool {
+	apart := func(a, b doors) bool {
+		for p := range a.shut {
+			if !a.open[p] && b.open[p] {
+				return true
+			}
+		}
+		return false
+	}
+	for a := range addrs {
+		for b := range addrs {
+			if a != b && apart(connected[a], connected[b]) && apart(connected[b], connected[a]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func refusedEarly(fl *file) []finding {
