@@ -60,6 +60,8 @@ type detector struct {
 
 	sv, iv [numV]float64
 	sl     []float64 // survival by life
+	// By benign state, what of it lasts and what of none comes to it.
+	stays, comes []float64
 }
 
 const (
@@ -118,7 +120,7 @@ func newDetector(m *model, cfg Config, emit func(*Event)) *detector {
 	d := &detector{model: m, page: cfg.Page, interval: cfg.Interval.Seconds(), emit: emit,
 		a: make([]float64, numV*nb), refSeen: make([]int64, n), mute: make([]bool, nb), base: make([]baseline, n),
 		hyp: make([]hypothesis, len(m.scopes)*len(strengths)), state: OK, scopeN: -1,
-		covered: make([]bool, n), rate: .9, paged: math.MinInt64 / 2, sl: make([]float64, len(m.lives))}
+		covered: make([]bool, n), rate: .9, paged: math.MinInt64 / 2, sl: make([]float64, len(m.lives)), stays: make([]float64, nb), comes: make([]float64, nb)}
 	for v := range numV {
 		for b := range nb {
 			d.a[v*nb+b] = m.priorV[v] * m.priorB[b]
@@ -192,32 +194,43 @@ func (d *detector) heard(i int) bool {
 	return d.refSeen[i] != 0 && d.last-d.refSeen[i] < int64(3*d.interval*1e9)
 }
 
+// decay is exp(-x), x ≥ 0. From one outcome to the next hardly any time passes:
+// below 1/64 five terms are exact to 1e-11, and much cheaper.
+func decay(x float64) float64 {
+	if x < 1./64 {
+		return 1 - x*(1-x*(1./2-x*(1./6-x*(1./24-x*(1./120)))))
+	}
+	return math.Exp(-x)
+}
+
 // pass lets time pass: the benign states come and go.
 func (d *detector) pass(dt float64) {
 	for k, life := range d.lives {
-		d.sl[k] = math.Exp(-dt / life)
+		d.sl[k] = decay(dt / life)
 	}
 	nb := len(d.b)
-	a := d.a
+	a, stays, comes := d.a, d.stays[:nb], d.comes[:nb]
+	for b := 1; b < nb; b++ {
+		if d.mute[b] {
+			stays[b], comes[b] = 0, 0
+			continue
+		}
+		s := d.sl[d.b[b].life]
+		stays[b], comes[b] = s, d.priorB[b]*(1-s)
+	}
 	for v := range numV {
 		row := a[v*nb : v*nb+nb]
 		z, moved := row[0], 0.0
-		for b := 1; b < nb; b++ {
+		for b := 1; b < len(row); b++ {
 			x := row[b]
-			if d.mute[b] {
-				moved += x
-				row[b] = 0
-				continue
-			}
-			s := d.sl[d.b[b].life]
-			y := x*s + z*d.priorB[b]*(1-s)
+			y := x*stays[b] + z*comes[b]
 			moved += x - y
 			row[b] = y
 		}
 		row[0] = z + moved
 	}
 	for v := 1; v < numV; v++ {
-		s := math.Exp(-dt / vantageStates[v].life)
+		s := decay(dt / vantageStates[v].life)
 		d.sv[v], d.iv[v] = s, d.priorV[v]*(1-s)
 	}
 	for b := range nb {
@@ -455,6 +468,9 @@ func (d *detector) forget() {
 // best is the strongest hypothesis.
 func (d *detector) best() (k int, w float64) {
 	k = -1
+	if d.awake == 0 {
+		return k, 0
+	}
 	for i := range d.hyp {
 		if h := &d.hyp[i]; h.awake && h.w > w {
 			k, w = i, h.w

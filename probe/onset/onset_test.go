@@ -352,3 +352,11 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+func TestDecay(t *testing.T) {
+	for x := 0.0; x < 20; x += 1. / 1024 {
+		if got, want := decay(x), math.Exp(-x); math.Abs(got-want) > 1e-11*want {
+			t.Fatalf("decay(%v) is %v, want %v", x, got, want)
+		}
+	}
+}

@@ -236,6 +236,9 @@ func (d *detector) rival() (name string, p float64) {
 // name tells of a benign cause that is all but certain, once. One that is not
 // the vantage's only counts while the block story does not do better.
 func (d *detector) name(now int64, elsewhere bool) {
+	if d.overlay == 0 && d.a[0] > .5 {
+		return // that nothing is wrong is likelier than all else together
+	}
 	over := 0
 	switch down := d.vantage()[vDown]; {
 	case down > .9 || d.overlay == overlayVantage && down > .5:
