@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/messenger-probe/messenger-probe/cmd/internal/confine"
 	"github.com/messenger-probe/messenger-probe/cmd/internal/netlab"
 )
 
@@ -184,6 +185,9 @@ func (w *world) testRun(t *testing.T) {
 	}
 	d := w.run(t, v, catalogue)
 	d.await(t, "first scrape", 3*time.Second, func(map[string]float64) error { return nil })
+	if log := d.log.String(); confine.Supported() > 0 && !strings.Contains(log, "confined to its own files") {
+		t.Errorf("a home that it may not look into keeps Landlock away: %s", log)
+	}
 
 	m := d.await(t, "success rates", 2*5*time.Second, func(m map[string]float64) error {
 		for f, check := range map[string]string{"chat": "mtproto", "login": "noise", "bots": "oneme", "web": "tls", "media": "tls", "calls": "stun"} {

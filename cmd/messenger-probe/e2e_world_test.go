@@ -166,7 +166,7 @@ func newWorld(t *testing.T) *world {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	w.env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent",
+	w.env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", // which nobody may not look into
 		"MESSENGER_PROBE_MESSENGERS=lab",
 		"MESSENGER_PROBE_CATALOGUE=" + w.catalogue,
 		"MESSENGER_PROBE_TRUST_CA_FILE=" + filepath.Join(w.Dir, "ca.pem"),

@@ -10,7 +10,8 @@ import (
 	"slices"
 )
 
-// Files is what stays open to the process. What does not exist is passed over.
+// Files is what stays open to the process. What does not exist, or lies where the
+// process may not look, is passed over.
 type Files struct {
 	// Read is files, and folders with all below. Of a file it is its folder that
 	// stays open, and the folder of each symbolic link on the way to it: editors,

@@ -1,6 +1,8 @@
 package confine
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -31,7 +33,11 @@ const (
 func To(f Files) error {
 	var rules []landlock.Rule
 	allow := func(path string) {
-		if fi, err := os.Stat(path); err == nil && !fi.IsDir() {
+		fi, err := os.Stat(path)
+		if errors.Is(err, fs.ErrPermission) {
+			return // a home of somebody else's: nothing there can be read anyway
+		}
+		if err == nil && !fi.IsDir() {
 			rules = append(rules, landlock.PathAccess(file, path).IgnoreIfMissing())
 		} else {
 			rules = append(rules, landlock.PathAccess(reading, path).IgnoreIfMissing())
