@@ -20,12 +20,9 @@ const typeTXT = 16
 // messenger's names others beside it, each as often as it says. IPv6 records
 // are asked for half as often.
 func (x *expansion) names(e *Endpoint) {
-	for i, family := range x.v.Families {
+	for _, family := range x.v.Families {
 		if len(e.Families) > 0 && !slices.Contains(e.Families, family) {
 			continue
-		}
-		if e.Record != "" && i > 0 {
-			continue // a text is of no family
 		}
 		for i, s := range x.v.SystemServers[:min(len(x.v.SystemServers), 2)] {
 			who := "system"
@@ -34,16 +31,19 @@ func (x *expansion) names(e *Endpoint) {
 			}
 			x.ask(e, s, who, family, 1)
 		}
-		if x.m.Name == probe.Control {
-			continue // the resolvers' own controls suffice
-		}
 		for i := range x.c.Resolvers {
+			if x.m.Name == probe.Control {
+				break // the resolvers' own controls suffice
+			}
 			r := &x.c.Resolvers[i]
 			for _, t := range r.transports() {
 				if s, ok := r.server(t.name, x.v); ok && t.every > 0 {
 					x.ask(e, s, r.Name, family, t.every)
 				}
 			}
+		}
+		if e.Record != "" {
+			return // a text is of no family: once is enough
 		}
 	}
 }

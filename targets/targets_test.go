@@ -614,4 +614,20 @@ func TestRecord(t *testing.T) {
 	if hosts["apv3.stel.com"] < 3 || hosts["apv3.stel.com"] != hosts["tapv3.stel.com"] {
 		t.Errorf("asked: %v", hosts)
 	}
+
+	// An endpoint of one family alone is asked, too.
+	m, _ := c.Messenger("telegram")
+	for i := range m.Endpoints {
+		if m.Endpoints[i].Record != "" {
+			m.Endpoints[i].Families = []string{probe.IP6}
+		}
+	}
+	checks, err = c.Checks(Vantage{Messengers: []string{"telegram"}, Tiers: Tiers, Families: []string{probe.IP4, probe.IP6},
+		Interval: time.Minute, Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(checks, func(ch probe.Check) bool { return ch.Endpoint == "bootstrap-text" }) {
+		t.Error("of one family alone it is not asked")
+	}
 }
