@@ -63,8 +63,8 @@ const (
 )
 
 // Questions is what to ask about what failed this many times in a row, 1 or 2,
-// about transfers that were slow once and bursts that were lost once. asked tells which questions are known
-// already. Nothing is asked from a vantage that is not online.
+// about transfers that were slow once and bursts that were lost. asked tells
+// which questions are known already. Nothing is asked from a vantage that is not online.
 func Questions(v Vantage, records []Record, failures int, asked func(of string, a Ask) bool) []Question {
 	if v.State != Online {
 		return nil
@@ -96,7 +96,7 @@ func Questions(v Vantage, records []Record, failures int, asked func(of string, 
 		} else if l := r.last(); l != nil && r.slowRuns(around.rate) == 1 {
 			k = kind{r.Check.Messenger, r.Check.Function, r.Check.Protocol, "slow"}
 			arms, to = around.pair(&r.Check, l), l.Addr().Addr()
-		} else if q, ok := probe.Bare(r.Check.Prober).(probe.STUN); ok && r.chopped() == 1 {
+		} else if q, ok := probe.Bare(r.Check.Prober).(probe.STUN); ok && r.chopped() > 0 {
 			k = kind{r.Check.Messenger, r.Check.Function, r.Check.Protocol, "chopped"}
 			q.Addr = l.Addr()
 			arms, to = []arm{{AskAgain, probe.ProtoSTUN, q, ""}}, q.Addr.Addr()

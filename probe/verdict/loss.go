@@ -211,25 +211,21 @@ func (r *Record) chopped() int {
 	return n
 }
 
-// chops says that a relay loses the packets of a call each time: twice in a row,
-// or again when it was asked at once. One burst may have met a moment of the
-// line, its end or its coming back.
+// chops says that a relay loses the packets of a call: the newest burst was cut,
+// and the one that was asked for because of it, or else the one before it. One
+// alone may have met a moment of the line, its end or its coming back, and
+// silence is not loss.
 func (f *fact) chops() bool {
-	if !f.works() {
+	n := f.chopped()
+	if !f.works() || n == 0 {
 		return false
 	}
-	switch f.chopped() {
-	case 0:
-		return false
-	case 1:
-		a := f.ask(AskAgain)
-		if a == nil {
-			return false
+	if a := f.ask(AskAgain); a != nil && !a.Result.Start.Before(f.res.Start) {
+		if b := burst(&a.Result); b != nil {
+			return lost(b) >= callShare
 		}
-		b := burst(&a.Result)
-		return b != nil && lost(b) >= callShare || timedOut(a.Result.Failed())
 	}
-	return true
+	return n > 1
 }
 
 // lossyCalls finds relays that answer, and then lose the packets of a call.

@@ -68,7 +68,7 @@ func TestOnsetIsNoLoss(t *testing.T) {
 }
 
 // TestBurstAskedTwice: one burst of a call's packets that is lost may have met a
-// moment of the line. It is asked again at once, and only a second loss is one.
+// moment of the line. It is asked again, and only a second loss is one.
 func TestBurstAskedTwice(t *testing.T) {
 	relay := netip.MustParseAddrPort("91.108.9.35:1400")
 	check := probe.Check{Messenger: "telegram", Function: "calls", Endpoint: "relay", Protocol: probe.ProtoSTUN, Family: probe.IP4,
@@ -94,8 +94,10 @@ func TestBurstAskedTwice(t *testing.T) {
 		{"lost once", []int{13, 50}, nil, OK, true},
 		{"lost once, then not", []int{13, 50}, again(run(check, 49)), OK, true},
 		{"lost once, and again", []int{13, 50}, again(run(check, 20)), Degraded, true},
-		{"lost once, then silent", []int{13, 50}, again(silence), Degraded, true},
-		{"lost twice", []int{13, 20}, nil, Degraded, false},
+		{"lost once, then silent", []int{13, 50}, again(silence), OK, true},
+		{"lost twice", []int{13, 20}, nil, Degraded, true},
+		{"lost twice, then not", []int{13, 20}, again(run(check, 49)), OK, true},
+		{"lost twice, then silent", []int{13, 20}, again(silence), Degraded, true},
 		{"lost before", []int{50, 13, 20}, nil, OK, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -68,6 +68,9 @@ const (
 	// calmShare is the part of an interval after which all is judged anew although
 	// nothing but more of the same came in: it may be slower than before.
 	calmShare = 6
+	// burstsEvery is how many base intervals it stands whether the packets of a
+	// call are lost. It is asked on its schedule far more seldom.
+	burstsEvery = 5
 	// armSpacing is the least time between the starts of two questions about one
 	// address.
 	armSpacing = time.Second
@@ -426,8 +429,11 @@ func (a *Agent) followUp(now time.Time) {
 	known := func(of string, ask verdict.Ask) bool {
 		t, ok := a.asked[armKey{of, ask}]
 		every := armsEvery
-		if rec := a.records[of]; len(rec.Results) > 0 && rec.Results[0].Void == probe.ReasonInformational {
+		switch rec := a.records[of]; {
+		case len(rec.Results) > 0 && rec.Results[0].Void == probe.ReasonInformational:
 			every = unprovenEvery
+		case ask == verdict.AskAgain && rec.Check.Protocol == probe.ProtoSTUN:
+			every = burstsEvery * a.interval
 		}
 		return ok && now.Sub(t) < every
 	}
@@ -437,6 +443,10 @@ func (a *Agent) followUp(now time.Time) {
 		k := armKey{q.Of, q.Ask}
 		if !a.put[q.About].IsZero() {
 			a.dirty = true // the next second
+			continue
+		}
+		if l := a.records[q.Of].Results[0]; q.Ask == verdict.AskAgain && now.Sub(l.Start.Add(l.Took)) < a.interval/calmShare {
+			a.dirty = true // not in the same moment of the line
 			continue
 		}
 		if !a.runner.Go(q.Check, func(r probe.Result) { a.answered(k, r) }) {
@@ -485,6 +495,10 @@ func (a *Agent) answered(k armKey, r probe.Result) {
 	defer a.mu.Unlock()
 	if r.Outcome() == probe.Void || a.records[k.of] == nil {
 		return // says nothing, or of a check that a reload removed
+	}
+	if r.Start.Before(a.line.back) {
+		a.forget(k) // see unask
+		return
 	}
 	arm := verdict.Arm{Of: k.of, Ask: k.ask, Result: r}
 	a.arms[k] = arm

@@ -31,6 +31,8 @@ type line struct {
 	addressed []*verdict.Record    // those that need no name
 	called    map[string]time.Time // when each was last asked for beyond the schedule
 	inquiries []inquiry
+	alive     time.Time    // end of the newest answer that showed a line in order to be alive
+	back      time.Time    // when the vantage was last found online again
 	epoch     time.Time    // when the line was found alive again
 	before    probe.Reason // why what was asked before that counts for nothing
 	doubted   time.Time    // when the last inquiry into the line alone began
@@ -102,6 +104,9 @@ func (a *Agent) control(rec *verdict.Record, r probe.Result) {
 		switch o, reason := r.Judge(); {
 		case o == probe.OK:
 			l.lost = 0
+			if end := r.Start.Add(r.Took); l.State == verdict.Online && end.After(l.alive) {
+				l.alive = end
+			}
 			// A sign of life.
 			if l.State == verdict.Offline || l.State == verdict.Whitelist && r.Check.Function == probe.Foreign {
 				a.doubtLine(r.Start)
@@ -308,8 +313,22 @@ func (a *Agent) become(v verdict.Vantage) {
 		}
 		a.o.Log.Info("vantage", "state", v.State, "was", a.line.State, "why", why)
 		a.dirty = true
+		if v.State == verdict.Online {
+			a.line.back = time.Now()
+			a.unask()
+		}
 	}
 	a.line.Vantage = v
+}
+
+// unask forgets the answers to questions that the line did not outlive: their
+// silence may have been its own.
+func (a *Agent) unask() {
+	for k, arm := range a.arms {
+		if arm.Result.Start.Add(arm.Result.Took).After(a.line.alive) {
+			a.forget(k)
+		}
+	}
 }
 
 // lagWindow is how late the schedule ran in the last minute.
