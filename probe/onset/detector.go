@@ -1,6 +1,9 @@
 package onset
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // detector is the mathematics for one messenger.
 //
@@ -28,8 +31,9 @@ type detector struct {
 	interval float64 // seconds
 	emit     func(*Event)
 
-	a       []float64 // joint posterior [v*nb+b]
-	last    int64     // start of the last outcome consumed
+	a       [][numV]float64 // joint posterior, by state of b and of the vantage, times mass
+	mass    float64         // what a sums up to: dividing by it each time would cost as much as the rest
+	last    int64           // start of the last outcome consumed
 	begun   bool
 	refSeen []int64 // by stream: last outcome of a reference
 	mute    []bool  // by state of b: its references are silent, so that it cannot be told from a block
@@ -58,10 +62,8 @@ type detector struct {
 	overlay int     // index into b, or overlayVantage, or 0
 	calls   tally
 
-	sv, iv [numV]float64
-	sl     []float64 // survival by life
-	// By benign state, what of it lasts and what of none comes to it.
-	stays, comes []float64
+	sv, iv [numV]float64 // what of a vantage's state lasts, what of none comes to it
+	sl     []float64     // survival by life
 }
 
 const (
@@ -69,6 +71,8 @@ const (
 	hClear   = 3.0 // nats: never mind
 	hReset   = 1.0 // nats: below this a hypothesis may sleep; saves work, costs little
 	clip     = 4.0 // nats: the most one outcome may add (Huber: minimax against a model that is a little wrong)
+
+	tiny = 1e-60 // mass below which the posterior is made to sum up to one again
 
 	p0Floor, p0Cap   = 0.01, 0.30
 	p0Inflate        = 1.6
@@ -118,12 +122,12 @@ type tally struct {
 func newDetector(m *model, cfg Config, emit func(*Event)) *detector {
 	n, nb := len(m.streams), len(m.b)
 	d := &detector{model: m, page: cfg.Page, interval: cfg.Interval.Seconds(), emit: emit,
-		a: make([]float64, numV*nb), refSeen: make([]int64, n), mute: make([]bool, nb), base: make([]baseline, n),
+		a: make([][numV]float64, nb), mass: 1, refSeen: make([]int64, n), mute: make([]bool, nb), base: make([]baseline, n),
 		hyp: make([]hypothesis, len(m.scopes)*len(strengths)), state: OK, scopeN: -1,
-		covered: make([]bool, n), rate: .9, paged: math.MinInt64 / 2, sl: make([]float64, len(m.lives)), stays: make([]float64, nb), comes: make([]float64, nb)}
-	for v := range numV {
-		for b := range nb {
-			d.a[v*nb+b] = m.priorV[v] * m.priorB[b]
+		covered: make([]bool, n), rate: .9, paged: math.MinInt64 / 2, sl: make([]float64, len(m.lives))}
+	for b := range d.a {
+		for v := range numV {
+			d.a[b][v] = m.priorV[v] * m.priorB[b]
 		}
 	}
 	for i := range d.base {
@@ -139,7 +143,7 @@ func (d *detector) tick(i int, t int64, failed bool) {
 	if b.At != 0 && t > b.At {
 		// A stretch without outcomes is neither success nor failure: what was
 		// learned before it fades no faster than if it had been short.
-		k := math.Exp(-min(float64(t-b.At)*1e-9, 5*d.interval) / baselineLife)
+		k := decay(min(float64(t-b.At)*1e-9, 5*d.interval) / baselineLife)
 		b.Failed *= k
 		b.Tried *= k
 	}
@@ -147,8 +151,9 @@ func (d *detector) tick(i int, t int64, failed bool) {
 	// Only what no benign state but loss explains counts.
 	own := 0.0
 	for _, v := range [...]int{vFine, vLossy, vVeryLossy} {
-		own += d.a[v*len(d.b)]
+		own += d.a[0][v]
 	}
+	own /= d.mass
 	b.Tried += own
 	if failed {
 		b.Failed += own
@@ -176,16 +181,8 @@ func (d *detector) rate0(i int) {
 
 // listen takes out of the reckoning the states whose references are silent.
 func (d *detector) listen() {
-	for b := range d.b {
-		if refs := d.b[b].references; len(refs) > 0 {
-			d.mute[b] = true
-			for _, i := range refs {
-				if d.heard(i) {
-					d.mute[b] = false
-					break
-				}
-			}
-		}
+	for _, b := range d.referred {
+		d.mute[b] = !slices.ContainsFunc(d.b[b].references, d.heard)
 	}
 }
 
@@ -195,54 +192,102 @@ func (d *detector) heard(i int) bool {
 }
 
 // decay is exp(-x), x ≥ 0. From one outcome to the next hardly any time passes:
-// below 1/64 five terms are exact to 1e-11, and much cheaper.
+// below 1/4 the series is exact to 1e-11, and much cheaper.
 func decay(x float64) float64 {
-	if x < 1./64 {
-		return 1 - x*(1-x*(1./2-x*(1./6-x*(1./24-x*(1./120)))))
+	if x >= 1./4 {
+		return math.Exp(-x)
 	}
-	return math.Exp(-x)
+	if x < 1./64 {
+		return series(x)
+	}
+	y := series(x / 16)
+	y *= y
+	y *= y
+	y *= y
+	return y * y
 }
 
-// pass lets time pass: the benign states come and go.
-func (d *detector) pass(dt float64) {
-	for k, life := range d.lives {
-		d.sl[k] = decay(dt / life)
+// series is exp(-x) by the first terms of its series.
+func series(x float64) float64 {
+	return 1 - x*(1-x*(1./2-x*(1./6-x*(1./24-x*(1./120)))))
+}
+
+// pass lets time pass, in which the benign states come and go, and then takes
+// the share of each state that lets a probe live: okB[b]·okV[v]. It is where a
+// replay spends its time, hence one loop and no inner one.
+func (d *detector) pass(dt float64, okB []float64, okV *[numV]float64) {
+	for k, rate := range d.rates {
+		d.sl[k] = decay(dt * rate)
 	}
-	nb := len(d.b)
-	a, stays, comes := d.a, d.stays[:nb], d.comes[:nb]
-	for b := 1; b < nb; b++ {
-		if d.mute[b] {
-			stays[b], comes[b] = 0, 0
-			continue
-		}
-		s := d.sl[d.b[b].life]
-		stays[b], comes[b] = s, d.priorB[b]*(1-s)
-	}
-	for v := range numV {
-		row := a[v*nb : v*nb+nb]
-		z, moved := row[0], 0.0
-		for b := 1; b < len(row); b++ {
-			x := row[b]
-			y := x*stays[b] + z*comes[b]
-			moved += x - y
-			row[b] = y
-		}
-		row[0] = z + moved
-	}
+	var stay, come, leave [numV]float64 // each with what okV leaves of it
+	stay[0] = 1
 	for v := 1; v < numV; v++ {
-		s := decay(dt / vantageStates[v].life)
-		d.sv[v], d.iv[v] = s, d.priorV[v]*(1-s)
+		s := d.sl[d.lifeV[v]]
+		c := d.priorV[v] * (1 - s)
+		d.sv[v], d.iv[v] = s, c
+		stay[0] -= c
+		stay[v], come[v], leave[v] = s*okV[v], c*okV[v], (1-s)*okV[0]
 	}
-	for b := range nb {
-		z, moved := a[b], 0.0
-		for v := 1; v < numV; v++ {
-			x := a[v*nb+b]
-			y := x*d.sv[v] + z*d.iv[v]
-			moved += x - y
-			a[v*nb+b] = y
+	stay[0] *= okV[0]
+
+	none := d.a[0]
+	var back [numV]float64 // what comes to none of b
+	rest, mass := 1.0, 0.0
+	a, states, okB := d.a[1:], d.waning[1:], okB[1:]
+	for b := range min(len(a), len(states), len(okB)) {
+		x := &a[b]
+		s := d.sl[states[b].life]
+		c, l := states[b].prior*(1-s), 1-s
+		if d.mute[b+1] {
+			s, c, l = 0, 0, 1
 		}
-		a[b] = z + moved
+		rest -= c
+		ok := okB[b]
+		s, c = s*ok, c*ok
+		back[0] += x[0] * l
+		back[1] += x[1] * l
+		back[2] += x[2] * l
+		back[3] += x[3] * l
+		back[4] += x[4] * l
+		back[5] += x[5] * l
+		y0 := x[0]*s + none[0]*c
+		y1 := x[1]*s + none[1]*c
+		y2 := x[2]*s + none[2]*c
+		y3 := x[3]*s + none[3]*c
+		y4 := x[4]*s + none[4]*c
+		y5 := x[5]*s + none[5]*c
+		z0 := y0*stay[0] + y1*leave[1] + y2*leave[2] + y3*leave[3] + y4*leave[4] + y5*leave[5]
+		z1 := y1*stay[1] + y0*come[1]
+		z2 := y2*stay[2] + y0*come[2]
+		z3 := y3*stay[3] + y0*come[3]
+		z4 := y4*stay[4] + y0*come[4]
+		z5 := y5*stay[5] + y0*come[5]
+		x[0], x[1], x[2], x[3], x[4], x[5] = z0, z1, z2, z3, z4, z5
+		mass += z0 + (z1 + z2) + (z3 + z4) + z5
 	}
+	x := &d.a[0]
+	for v := range x {
+		x[v] = none[v]*rest + back[v]
+	}
+	y0 := x[0]
+	x[0] = y0 * stay[0]
+	for v := 1; v < numV; v++ {
+		x[0] += x[v] * leave[v]
+		x[v] = x[v]*stay[v] + y0*come[v]
+		mass += x[v]
+	}
+	d.mass = mass + x[0]
+}
+
+// scale makes the posterior sum up to one.
+func (d *detector) scale() {
+	inv := 1 / d.mass
+	for b := range d.a {
+		for v := range d.a[b] {
+			d.a[b][v] *= inv
+		}
+	}
+	d.mass = 1
 }
 
 // observe takes in one outcome of stream i that started at t.
@@ -260,7 +305,6 @@ func (d *detector) observe(t int64, i int, failed bool) {
 	}
 	if dt > 0 {
 		d.listen()
-		d.pass(dt)
 	}
 
 	p0 := d.base[i].p0
@@ -268,41 +312,28 @@ func (d *detector) observe(t int64, i int, failed bool) {
 	if known { // declared blocked already: that it fails is no news
 		p0 = max(p0, d.rate)
 	}
-	nb, a := len(d.b), d.a
-	if failed && d.target[i] && !known {
-		d.wake(t, i)
-	}
-
-	var qv [numV]float64
+	var qv, okV [numV]float64
 	if d.local[i] {
-		for v := range qv {
-			qv[v] = vantageStates[v].q
-		}
+		qv = kills
 	} else {
 		d.refSeen[i] = t
 	}
-	okB := d.okB[i]
-	f0 := 0.0
-	for v := range numV {
-		row := a[v*nb : v*nb+nb]
-		ok := (1 - p0) * (1 - qv[v])
-		if failed {
-			for b, x := range okB {
-				y := row[b] * (1 - ok*x)
-				row[b] = y
-				f0 += y
-			}
-		} else {
-			for b, x := range okB {
-				y := row[b] * ok * x
-				row[b] = y
-				f0 += y
-			}
-		}
+	for v := range okV {
+		okV[v] = (1 - p0) * (1 - qv[v])
 	}
-	inv := 1 / f0
-	for k := range a {
-		a[k] *= inv
+	was := d.mass
+	if failed {
+		d.pass(dt, d.unhurt, &allLive)
+		if d.target[i] && !known {
+			d.wake(t, i)
+		}
+		d.fail(d.okB[i], &okV)
+	} else {
+		d.pass(dt, d.okB[i], &okV)
+	}
+	f0 := d.mass / was
+	if d.mass < tiny {
+		d.scale()
 	}
 
 	if d.awake > 0 {
@@ -317,6 +348,19 @@ func (d *detector) observe(t int64, i int, failed bool) {
 			}
 		}
 	}
+}
+
+// fail takes the share of each state that lets a probe fail.
+func (d *detector) fail(okB []float64, okV *[numV]float64) {
+	mass := 0.0
+	for b := range d.a {
+		x := &d.a[b]
+		for v := range x {
+			x[v] -= x[v] * okB[b] * okV[v]
+			mass += x[v]
+		}
+	}
+	d.mass = mass
 }
 
 // wake starts the hypotheses of a failing stream's scopes.
@@ -340,11 +384,14 @@ func (d *detector) wake(t int64, i int) {
 
 // vantage is the posterior of the vantage's states.
 func (d *detector) vantage() (p [numV]float64) {
-	nb := len(d.b)
-	for v := range numV {
-		for _, x := range d.a[v*nb : v*nb+nb] {
-			p[v] += x
+	for b := range d.a {
+		x := &d.a[b]
+		for v := range x {
+			p[v] += x[v]
 		}
+	}
+	for v := range p {
+		p[v] /= d.mass
 	}
 	return p
 }

@@ -72,6 +72,21 @@ type benign struct {
 	references []int
 }
 
+// waning is how a benign state comes and goes; see benign.
+type waning struct {
+	prior float64
+	life  int
+}
+
+// kills is the share of probes that each state of the vantage kills; allLive is
+// that of none, left.
+var kills, allLive = func() (q, ok [numV]float64) {
+	for v := range q {
+		q[v], ok[v] = vantageStates[v].q, 1
+	}
+	return q, ok
+}()
+
 // strengths are the shares of failing probes that a block is tried with. A
 // block of unknown strength loses less than a nat against the nearest of them.
 var strengths = [...]float64{.25, .55, .95}
@@ -92,7 +107,12 @@ type model struct {
 
 	target, local, calm []bool // calm: a control or a sibling
 	b                   []benign
+	waning              []waning // what of b bears on how it comes and goes
+	referred            []int    // states of b that have references
 	lives               []float64
+	rates               []float64   // 1/lives
+	lifeV               [numV]int   // by state of the vantage, index into lives
+	unhurt              []float64   // by state of b: 1
 	okB                 [][]float64 // [stream][state of b] probability that the state lets a probe live
 	priorV              [numV]float64
 	priorB              []float64
@@ -144,13 +164,19 @@ func (m *model) explain() error {
 	refs := func(s Stream) bool { return s.Role == Reference }
 
 	m.okB = make([][]float64, len(m.streams))
-	add := func(name string, kind Explanation, prior, life, q float64, lasting bool, hit func(Stream) bool) {
+	lives := func(life float64) int {
 		li := slices.Index(m.lives, life)
 		if li < 0 {
 			li = len(m.lives)
-			m.lives = append(m.lives, life)
+			m.lives, m.rates = append(m.lives, life), append(m.rates, 1/life)
 		}
-		m.b = append(m.b, benign{name: name, kind: kind, prior: prior, life: li, lasting: lasting})
+		return li
+	}
+	for v := 1; v < numV; v++ {
+		m.lifeV[v] = lives(vantageStates[v].life)
+	}
+	add := func(name string, kind Explanation, prior, life, q float64, lasting bool, hit func(Stream) bool) {
+		m.b = append(m.b, benign{name: name, kind: kind, prior: prior, life: lives(life), lasting: lasting})
 		for i, s := range m.streams {
 			ok := 1.0
 			if hit(s) {
@@ -203,6 +229,13 @@ func (m *model) explain() error {
 		m.b[len(m.b)-1].references = m.where(refs)
 	}
 
+	for b, s := range m.b {
+		m.waning = append(m.waning, waning{s.prior, s.life})
+		m.unhurt = append(m.unhurt, 1)
+		if len(s.references) > 0 {
+			m.referred = append(m.referred, b)
+		}
+	}
 	m.priorB = make([]float64, len(m.b))
 	m.priorV[0], m.priorB[0] = 1, 1
 	for v := 1; v < numV; v++ {

@@ -185,13 +185,15 @@ func sane(t *testing.T, e *Engine) {
 	bad := func(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 0) || x < -1e-9 || x > 1e9 }
 	for _, w := range e.watches {
 		sum := 0.0
-		for _, x := range w.a {
-			if bad(x) {
-				t.Fatalf("filter %v", w.a)
+		for _, row := range w.a {
+			for _, x := range row {
+				if bad(x) || x < 0 {
+					t.Fatalf("filter %v", w.a)
+				}
+				sum += x
 			}
-			sum += x
 		}
-		if math.Abs(sum-1) > 1e-9 {
+		if math.Abs(sum/w.mass-1) > 1e-9 {
 			t.Fatalf("the filter sums to %v", sum)
 		}
 		for i, b := range w.base {

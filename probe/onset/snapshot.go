@@ -17,7 +17,7 @@ import (
 // that reads back as the same float64.
 const (
 	snapshotMagic = "messenger-probe-onset"
-	snapshotVer   = 1
+	snapshotVer   = 2
 	maxSnapshot   = 8 << 20
 	maxAhead      = 5 * time.Minute // a snapshot's clock may be ahead of ours by this
 )
@@ -39,7 +39,8 @@ type savedEngine struct {
 type savedWatch struct {
 	Messenger string            `json:"messenger"`
 	Layout    uint64            `json:"layout"`
-	A         []float64         `json:"a"`
+	A         [][numV]float64   `json:"a"`
+	Mass      float64           `json:"mass"`
 	Pool      [2]float64        `json:"pool"`
 	Last      int64             `json:"last"`
 	Begun     bool              `json:"begun"`
@@ -205,7 +206,7 @@ func (e *Engine) Unmarshal(data []byte, now time.Time) error {
 }
 
 func (w *watch) save() savedWatch {
-	s := savedWatch{Messenger: w.messenger, Layout: w.layout(), A: w.a, Pool: [2]float64{w.poolFailed, w.poolTried},
+	s := savedWatch{Messenger: w.messenger, Layout: w.layout(), A: w.a, Mass: w.mass, Pool: [2]float64{w.poolFailed, w.poolTried},
 		Last: w.last, Begun: w.begun, State: w.state, Since: w.since, Episode: w.episode, Flaps: w.flaps, Onset: w.onset, Known: w.known,
 		Score: w.score, D: w.d, DFrom: w.dFrom, DCount: [2]int32{w.dOK, w.dAsked}, Rate: w.detector.rate, Settled: w.settled,
 		Paged: w.paged, Tally: w.calls, Clock: w.clock, Owed: w.owed, Open: w.open, AskedAt: w.askedAt, Next: w.next,
@@ -294,16 +295,19 @@ func (w *watch) restore(s *savedWatch, latest int64) error {
 		return errors.New("a filter of another size")
 	}
 	sum := 0.0
-	for _, x := range s.A {
-		if !(x >= 0 && x <= 1+1e-6) {
-			return errors.New("a filter out of range")
+	for _, row := range s.A {
+		for _, x := range row {
+			if !(x >= 0 && x <= 1+1e-6) {
+				return errors.New("a filter out of range")
+			}
+			sum += x
 		}
-		sum += x
 	}
-	if math.Abs(sum-1) > 1e-6 {
+	if !(s.Mass >= tiny && math.Abs(sum/s.Mass-1) <= 1e-6) {
 		return errors.New("a filter out of range")
 	}
 	copy(w.a, s.A)
+	w.mass = s.Mass
 	for _, h := range s.Awake {
 		if h.K < 0 || h.K >= len(w.hyp) || w.hyp[h.K].awake || !(h.W >= 0 && h.W < 1e9) || h.Since > latest || h.Failed > latest {
 			return errors.New("a hypothesis out of range")

@@ -168,11 +168,12 @@ func (d *detector) declare(now int64, k int) {
 // believe takes over what hypothesis h holds of the vantage. The filter so far
 // was that of a world without the block: it had to blame something else.
 func (d *detector) believe(h *hypothesis) {
-	for v := range numV {
-		for b := range d.b {
-			d.a[v*len(d.b)+b] = h.b[v] * d.priorB[b]
+	for b := range d.a {
+		for v := range numV {
+			d.a[b][v] = h.b[v] * d.priorB[b]
 		}
 	}
+	d.mass = 1
 }
 
 func (d *detector) enter(now int64, s State, ev Event) {
@@ -215,13 +216,14 @@ func (d *detector) attribution() string {
 
 // rival is the likeliest benign story and its probability.
 func (d *detector) rival() (name string, p float64) {
-	nb, best := len(d.b), 0
-	for k := 1; k < len(d.a); k++ {
-		if d.a[k] > d.a[best] || best == 0 {
-			best = k
+	v, b := 0, 0
+	for w := range numV {
+		for c := range d.a {
+			if w+c > 0 && (d.a[c][w] > d.a[b][v] || v+b == 0) {
+				v, b = w, c
+			}
 		}
 	}
-	v, b := best/nb, best%nb
 	switch {
 	case v == 0:
 		name = d.b[b].name
@@ -230,13 +232,13 @@ func (d *detector) rival() (name string, p float64) {
 	default:
 		name = vantageStates[v].name + "+" + d.b[b].name
 	}
-	return name, d.a[best]
+	return name, d.a[b][v] / d.mass
 }
 
 // name tells of a benign cause that is all but certain, once. One that is not
 // the vantage's only counts while the block story does not do better.
 func (d *detector) name(now int64, elsewhere bool) {
-	if d.overlay == 0 && d.a[0] > .5 {
+	if d.overlay == 0 && d.a[0][vFine] > .5*d.mass {
 		return // that nothing is wrong is likelier than all else together
 	}
 	over := 0
@@ -264,8 +266,8 @@ func (d *detector) name(now int64, elsewhere bool) {
 
 // elsewhere is the probability of benign state b.
 func (d *detector) elsewhere(b int) (p float64) {
-	for v := range numV {
-		p += d.a[v*len(d.b)+b]
+	for _, x := range d.a[b] {
+		p += x
 	}
-	return p
+	return p / d.mass
 }
