@@ -80,13 +80,13 @@ func (p *program) check(c *cobra.Command, messengers []string, asJSON, verbose b
 	s = said(s, cfg.Vantage.Country)
 	if asJSON {
 		b := buildInfo()
-		b.Catalogue = pl.catalogue.Version
+		b.Catalogue = pl.catalogue
 		doc := document(b, cfg, s)
 		if err := doc.Write(p.stdout); err != nil {
 			return &exit{exitNotOK, err}
 		}
 	} else {
-		out.report(s, verbose, func(m string) string { return title(pl.catalogue, m) })
+		out.report(s, verbose, pl.title)
 	}
 	switch {
 	case s.Vantage.State == verdict.Offline:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -24,8 +25,12 @@ const gcPercent = 30
 const memoryShare = 0.8
 
 // saveMemory holds the garbage collector to the limits of this machine, unless
-// the operator has said otherwise with GOGC or GOMEMLIMIT.
-func saveMemory() {
+// the operator has said otherwise with GOGC or GOMEMLIMIT. Where memory is to be
+// profiled, samples of it are taken from here on.
+func saveMemory(profile bool) {
+	if profile {
+		runtime.MemProfileRate = 512 << 10
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}

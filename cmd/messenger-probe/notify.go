@@ -41,7 +41,7 @@ func (d *daemon) newNotifier(cfg *config.Loaded) *notify.Notifier {
 
 // notify hands a change to the notifier, which tells it if it stays so.
 func (d *daemon) notify(c *agent.Change) {
-	n := notify.Change{Messenger: c.Messenger, Title: title(d.plan.Load().catalogue, c.Messenger), Function: c.Function,
+	n := notify.Change{Messenger: c.Messenger, Title: d.plan.Load().title(c.Messenger), Function: c.Function,
 		State: c.State, Was: c.Was, Mechanism: c.Mechanism, Confidence: c.Confidence, Since: c.Onset, Relapse: c.Relapse, Evidence: c.Evidence}
 	if n.Since.IsZero() {
 		n.Since = c.Time

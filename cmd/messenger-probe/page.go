@@ -67,7 +67,7 @@ func (d *daemon) view() page.View {
 	s, pl := d.agent.Snapshot(), d.plan.Load()
 	at := pl.cfg.Vantage
 	v := page.View{
-		Time: s.Time, Version: d.build.Version, Catalogue: pl.catalogue.Version,
+		Time: s.Time, Version: d.build.Version, Catalogue: pl.catalogue,
 		Vantage: page.Vantage{Name: at.Name, Country: at.Country, Subdivision: at.Subdivision, ISP: at.ISP, ASN: at.ASN, Network: at.Network,
 			State: s.Vantage.State, Evidence: s.Vantage.Evidence, Down: s.Vantage.Down, Sees: s.Vantage.Sees},
 	}
@@ -79,7 +79,7 @@ func (d *daemon) view() page.View {
 	for i := range s.Verdicts {
 		x := &s.Verdicts[i]
 		if n := len(v.Messengers); n == 0 || v.Messengers[n-1].Name != x.Messenger {
-			v.Messengers = append(v.Messengers, page.Messenger{Name: x.Messenger, Title: title(pl.catalogue, x.Messenger), Rivals: rivals(&s, x.Messenger)})
+			v.Messengers = append(v.Messengers, page.Messenger{Name: x.Messenger, Title: pl.title(x.Messenger), Rivals: rivals(&s, x.Messenger)})
 		}
 		m := &v.Messengers[len(v.Messengers)-1]
 		m.Functions = append(m.Functions, page.Function{Name: x.Function, State: x.State, Mechanism: x.Mechanism, Confidence: x.Confidence,
@@ -89,7 +89,7 @@ func (d *daemon) view() page.View {
 	}
 	for _, e := range d.events.Recent() {
 		if c, ok := told(&e); ok {
-			c.Messenger = title(pl.catalogue, e.Messenger)
+			c.Messenger = pl.title(e.Messenger)
 			v.Changes = append(v.Changes, c)
 		}
 	}

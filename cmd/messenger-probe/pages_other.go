@@ -4,5 +4,5 @@ package main
 
 type ownPages struct{}
 
-func findOwnPages() (p ownPages) { return p }
-func (ownPages) release()        {}
+func findOwnPages() *ownPages { return &ownPages{} }
+func (*ownPages) release()    {}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -18,10 +19,16 @@ const maxRoots = 4 << 20
 // A planned configuration is ready to be measured.
 type planned struct {
 	cfg       *config.Loaded
-	catalogue *targets.Catalogue
+	catalogue string            // version
+	titles    map[string]string // of messengers, by name
 	checks    []probe.Check
 	missing   []string // families that were asked for and that this host lacks
 	people    *notify.Audience
+}
+
+// title is the name of a messenger as people write it.
+func (p *planned) title(messenger string) string {
+	return cmp.Or(p.titles[messenger], messenger)
 }
 
 // unasked is the questions that the configuration rules out.
@@ -52,7 +59,11 @@ func plan(cfg *config.Loaded) (*planned, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planned{cfg: cfg, catalogue: cat}
+	// Of the catalogue itself nothing more is needed than the checks.
+	p := &planned{cfg: cfg, catalogue: cat.Version, titles: map[string]string{}}
+	for _, m := range cat.Messengers {
+		p.titles[m.Name] = m.Title
+	}
 	var families []string
 	for _, f := range cfg.Families {
 		if probe.HasFamily(f) {

@@ -157,7 +157,7 @@ func TestImportsOfOthers(t *testing.T) {
 		"github.com/coder/websocket":             {"probe/", "probe/probetest/"},
 		"golang.org/x/crypto/x509roots":          {"probe/trust.go"},
 		"golang.org/x/net":                       {"probe/", "targets/"},
-		"golang.org/x/sys":                       {"probe/", "cmd/internal/netlab/"},
+		"golang.org/x/sys":                       {"probe/", "cmd/internal/netlab/", "cmd/messenger-probe/"},
 		"golang.org/x/time":                      {"cmd/internal/web/guard.go"},
 		"golang.org/x/term":                      {"cmd/messenger-probe/"},
 		"log/slog":                               {"cmd/"},

@@ -102,10 +102,10 @@ func (d *daemon) run(ctx context.Context) error {
 		return fmt.Errorf("listen: %s: %w; set listen to an address of this machine and a free port", cfg.Listen, errors.Unwrap(err))
 	}
 	defer l.Close()
-	saveMemory()
+	saveMemory(d.profile)
 	pages := findOwnPages()
 	d.log, d.build = d.logger(cfg.Log), buildInfo()
-	d.build.Catalogue = pl.catalogue.Version
+	d.build.Catalogue = pl.catalogue
 	d.plan.Store(pl)
 	d.metrics = metrics.New(metrics.Options{
 		Version: d.build.Version, Commit: d.build.Commit, Go: d.build.Go, Catalogue: d.build.Catalogue,
@@ -215,7 +215,7 @@ func (d *daemon) greet(at net.Addr, pl *planned) {
 		"checks", len(pl.checks),
 		"interval", pl.cfg.Interval,
 		"about_mb_a_day", targets.EstimateBytes(pl.checks)/1e6,
-		"version", d.build.Version, "catalogue", pl.catalogue.Version)
+		"version", d.build.Version, "catalogue", pl.catalogue)
 	d.sayMissing(pl)
 	if n := runsAtOnce(descriptorLimit()); n < parallel {
 		d.log.Warn("this process may open few files; fewer checks run at a time", "descriptors", descriptorLimit(), "at_a_time", n)
@@ -232,7 +232,7 @@ func (d *daemon) sayMissing(pl *planned) {
 func (d *daemon) adopt(pl *planned, abroad *comparator.Client) {
 	d.plan.Store(pl)
 	d.notifier.Set(pl.people)
-	d.metrics.SetCatalogue(pl.catalogue.Version, nil)
+	d.metrics.SetCatalogue(pl.catalogue, nil)
 	d.metrics.SetChecks(pl.checks)
 	d.agent.Compare(abroad != nil)
 	d.agent.Refrain(unasked(pl.cfg)...)
@@ -259,7 +259,7 @@ func (d *daemon) reload() error {
 		return err
 	}
 	d.adopt(pl, abroad)
-	d.log.Info("reloaded", "checks", len(pl.checks), "catalogue", pl.catalogue.Version)
+	d.log.Info("reloaded", "checks", len(pl.checks), "catalogue", pl.catalogue)
 	d.sayMissing(pl)
 	return nil
 }
@@ -423,11 +423,4 @@ func document(b build, cfg *config.Loaded, s agent.Snapshot) status.Document {
 	}
 	doc.Vantage.From(s.Vantage)
 	return doc
-}
-
-func title(c *targets.Catalogue, messenger string) string {
-	if m, ok := c.Messenger(messenger); ok {
-		return m.Title
-	}
-	return messenger
 }

@@ -88,8 +88,8 @@ type Agent struct {
 	mu       sync.Mutex
 	interval time.Duration
 	records  map[string]*verdict.Record
-	order    []*verdict.Record // in the order of the checks
-	listed   []verdict.Record  // they, for package verdict
+	listed   []verdict.Record  // in the order of the checks
+	order    []*verdict.Record // they
 	line     line
 	states   map[[2]string]*stable
 	detector *detector               // nil: there is none
@@ -165,13 +165,14 @@ func (a *Agent) Set(checks []probe.Check, interval time.Duration) {
 func (a *Agent) adopt(checks []probe.Check) {
 	kept := make(map[string]*verdict.Record, len(checks))
 	a.order = make([]*verdict.Record, 0, len(checks))
-	for _, c := range checks {
-		r := a.records[c.ID()]
-		if r == nil {
-			r = &verdict.Record{}
+	a.listed = make([]verdict.Record, len(checks))
+	for i, c := range checks {
+		r, id := &a.listed[i], c.ID()
+		if old := a.records[id]; old != nil {
+			*r = *old
 		}
 		r.Check = c
-		kept[c.ID()] = r
+		kept[id] = r
 		a.order = append(a.order, r)
 	}
 	a.records = kept
@@ -398,7 +399,7 @@ func (a *Agent) judge(now time.Time) {
 
 // snapshot is what the results mean at this moment, without any history.
 func (a *Agent) snapshot(now time.Time) Snapshot {
-	s := Snapshot{Time: now, Vantage: a.line.Vantage, Verdicts: verdict.Judge(a.line.Vantage, a.list(), a.answers())}
+	s := Snapshot{Time: now, Vantage: a.line.Vantage, Verdicts: verdict.Judge(a.line.Vantage, a.listed, a.answers())}
 	a.weigh(now, s.Verdicts)
 	s.Measured = slices.ContainsFunc(a.order, func(rec *verdict.Record) bool { return len(rec.Results) > 0 })
 	return s
@@ -459,7 +460,7 @@ func (a *Agent) followUp(now time.Time) {
 
 // questions is the differential questions that are open and may be asked.
 func (a *Agent) questions(failures int, asked func(of string, ask verdict.Ask) bool) []verdict.Question {
-	return slices.DeleteFunc(verdict.Questions(a.line.Vantage, a.list(), failures, asked),
+	return slices.DeleteFunc(verdict.Questions(a.line.Vantage, a.listed, failures, asked),
 		func(q verdict.Question) bool { return slices.Contains(a.unasked, q.Ask) })
 }
 
@@ -530,15 +531,6 @@ func (a *Agent) answers() []verdict.Arm {
 		arms = append(arms, a.arms[k])
 	}
 	return arms
-}
-
-// list is the records in the order of the checks. The next call overwrites it.
-func (a *Agent) list() []verdict.Record {
-	a.listed = a.listed[:0]
-	for _, rec := range a.order {
-		a.listed = append(a.listed, *rec)
-	}
-	return a.listed
 }
 
 // Snapshot is what is known: the results as they are, and what they meant when
