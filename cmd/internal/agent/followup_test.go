@@ -207,7 +207,7 @@ func TestRefrain(t *testing.T) {
 	c := probe.Check{Messenger: "alpha", Function: "chat", Endpoint: "host", Protocol: probe.ProtoTLS, Family: probe.IP4, Target: at.String(),
 		Prober: probe.TLS{Addr: at, ServerName: "chat.alpha.test", Hello: probe.HelloGo}, Timeout: time.Second}
 	failed := probe.Result{Check: c, Steps: []probe.Step{{Op: probe.OpTLSHandshake, Addr: at, Failure: probe.FailureTimeout}}}
-	a := &Agent{order: []*verdict.Record{{Check: c, Results: []probe.Result{failed, failed}}}}
+	a := &Agent{listed: []verdict.Record{{Check: c, Results: []probe.Result{failed, failed}}}}
 	a.line.State = verdict.Online
 	open := func() map[verdict.Ask]bool {
 		m := map[verdict.Ask]bool{}

@@ -28,6 +28,7 @@ type line struct {
 	verdict.Vantage
 	controls  []*verdict.Record    // all of them, in the order of the checks
 	sentinels []*verdict.Record    // one for each host that tells quickly
+	said      []probe.Result       // what they say, room to judge it each second
 	addressed []*verdict.Record    // those that need no name
 	called    map[string]time.Time // when each was last asked for beyond the schedule
 	inquiries []inquiry
@@ -284,7 +285,7 @@ func (a *Agent) judgeVantage(now time.Time) {
 // standing is the vantage as the newest results of all controls have it, as far
 // as they still stand.
 func (a *Agent) standing(now time.Time) verdict.Vantage {
-	rs := make([]probe.Result, 0, len(a.line.controls))
+	rs := a.line.said[:0]
 	for _, rec := range a.line.controls {
 		if len(rec.Results) == 0 {
 			continue
@@ -301,6 +302,7 @@ func (a *Agent) standing(now time.Time) verdict.Vantage {
 			rs = append(rs, *r)
 		}
 	}
+	a.line.said = rs
 	return verdict.JudgeVantage(rs, a.line.lag.worst(now))
 }
 
