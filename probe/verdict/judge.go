@@ -23,6 +23,10 @@ type Record struct {
 	Since   time.Time
 	Fastest time.Duration
 	Nearest netip.Addr
+
+	// Before is a time before which what worked says nothing of now: somebody who
+	// looks at all checks together has seen a block begin since.
+	Before time.Time
 }
 
 // Note takes a result into account that will be among the newest: what is to be
@@ -85,7 +89,11 @@ const (
 func (r *Record) stands() standing {
 	failed := 0
 	for i := range r.Results {
-		switch r.Results[i].Outcome() {
+		o := r.Results[i].Outcome()
+		if o == probe.OK && r.Results[i].Start.Before(r.Before) {
+			break
+		}
+		switch o {
 		case probe.OK:
 			if failed == 0 {
 				return working
@@ -103,10 +111,10 @@ func (r *Record) stands() standing {
 	return silent
 }
 
-// worked is the newest result that is ok, nil if none.
+// worked is the newest result that is ok, nil if none that says anything of now.
 func (r *Record) worked() *probe.Result {
 	for i := range r.Results {
-		if r.Results[i].Outcome() == probe.OK {
+		if r.Results[i].Outcome() == probe.OK && !r.Results[i].Start.Before(r.Before) {
 			return &r.Results[i]
 		}
 	}

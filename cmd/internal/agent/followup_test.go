@@ -201,6 +201,68 @@ func TestFollowUps(t *testing.T) {
 	})
 }
 
+// A block of everything is told as one within a minute of its beginning, although
+// most checks have their next turn later: those that worked are heard again at
+// once. One host that answers still makes it a part.
+func TestNewsOfABlock(t *testing.T) {
+	ca := probetest.NewCA(t, "root")
+	cert := ca.Issue(t, nil, "chat.alpha.test", "other.alpha.test")
+	for _, part := range []bool{false, true} {
+		for i, later := range []time.Duration{0, 7 * time.Second, 23 * time.Second, 41 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				trust, err := probe.NewTrust(ca.PEM())
+				if err != nil {
+					t.Fatal(err)
+				}
+				line := &filter{server: &tls.Config{Certificates: []tls.Certificate{cert}}}
+				w, d := newWorld(), newDiary(t)
+				checks := w.controls()
+				for i := range 4 { // whose addresses lie beside the messenger's
+					c := w.check(probe.Control, probe.Sibling, fmt.Sprintf("sibling%d", i))
+					c.Of = "alpha"
+					checks = append(checks, c)
+				}
+				for i := range 80 {
+					c := w.check("alpha", "chat", fmt.Sprintf("host%d", i%8))
+					if i >= 8 { // further addresses; the detector watches the first
+						c.Target += fmt.Sprintf("#%d", i/8)
+					}
+					name := "chat.alpha.test"
+					if part && i%8 == 3 {
+						name = "other.alpha.test"
+					}
+					c.Prober = probe.TLS{Addr: netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:443", i+1)), ServerName: name,
+						ALPN: []string{"h2"}, Hello: probe.HelloGo, Trust: trust}
+					checks = append(checks, c)
+				}
+				a := start(t, w, d, checks, time.Minute, Options{Net: line})
+				a.pass(10*time.Minute + later)
+				line.forbid("chat.alpha.test")
+				began := time.Now()
+				var seen []verdict.State
+				for time.Since(began) < 3*time.Minute {
+					a.pass(time.Second)
+					if s := a.state("alpha", "chat"); len(seen) == 0 || seen[len(seen)-1] != s {
+						t.Logf("%v: %s", time.Since(began), s)
+						seen = append(seen, s)
+						if s == verdict.Blocked && time.Since(began) > time.Minute {
+							t.Errorf("%d: blocked after %v", i, time.Since(began))
+						}
+					}
+				}
+				if last := seen[len(seen)-1]; last != map[bool]verdict.State{false: verdict.Blocked, true: verdict.Degraded}[part] {
+					t.Errorf("%d: %v: %+v", i, seen, a.last().Verdicts)
+				}
+				if part && slices.Contains(seen, verdict.Blocked) {
+					t.Errorf("%d: a part is told as all: %v", i, seen)
+				}
+				a.stop()
+				line.running.Wait()
+			})
+		}
+	}
+}
+
 // What is ruled out is never asked, and nothing else is missed for it.
 func TestRefrain(t *testing.T) {
 	at := netip.MustParseAddrPort("192.0.2.1:443")

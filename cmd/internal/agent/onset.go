@@ -28,7 +28,24 @@ type detector struct {
 	// was last held against each messenger.
 	references []referenceStream
 	quiet      map[string]time.Time
+	news       []news
 }
+
+// news is that a block of a messenger began, and when everybody who still works
+// has been heard.
+type news struct {
+	messenger string
+	began     time.Time
+	heard     time.Time
+}
+
+const (
+	// hearing is how long those who worked before a block began, and are asked
+	// again because it did, are waited for: whoever works answers at once.
+	hearing = 6 * time.Second
+	// witnesses is how many checks of one endpoint are asked again.
+	witnesses = 2
+)
 
 // newDetector watches those checks that say most: the first address of each
 // name, the system's own resolver, the controls that anybody reaches, and where
@@ -78,7 +95,7 @@ func (a *Agent) detect(checks []probe.Check) {
 		if err != nil {
 			a.o.Log.Warn("the onset detector starts anew", "error", err)
 		}
-		d.began, d.told, d.quiet = old.began, old.told, old.quiet
+		d.began, d.told, d.quiet, d.news = old.began, old.told, old.quiet, old.news
 	}
 	a.detector = d
 }
@@ -209,13 +226,78 @@ func (a *Agent) advance(now time.Time) {
 		a.o.Log.Debug("onset", "messenger", ev.Messenger, "state", ev.State, "scope", ev.Scope, "score", ev.Score, "evidence", ev.Evidence)
 		if ev.State == onset.Blocked {
 			d.told[ev.Messenger] = ev
+			if !ev.Relapse {
+				a.hearWitnesses(now, ev)
+			}
 		}
 	}
+	a.outdate(now)
+}
+
+// hearWitnesses asks those checks again that worked when the block had not begun
+// yet: a verdict that waited for the schedule would say for most of an interval
+// that half of everything still works.
+func (a *Agent) hearWitnesses(now time.Time, ev onset.Event) {
+	d := a.detector
+	asked := map[[2]string]int{}
+	for _, serving := range []bool{true, false} {
+		for _, rec := range a.order {
+			c := &rec.Check
+			k := [2]string{c.Function, c.Endpoint}
+			if c.Messenger != ev.Messenger || serves(c) != serving || asked[k] >= witnesses || !workedBefore(rec, ev.Onset) || !d.covers(c) {
+				continue
+			}
+			if a.runner.Request(c.ID()) {
+				asked[k]++
+				a.o.Sink.Confirming(c.Messenger)
+			}
+		}
+	}
+	d.news = append(d.news, news{ev.Messenger, ev.Onset, now.Add(hearing)})
+}
+
+// serves says that a check asks for an answer of the messenger's own, not merely
+// for a name, a port or a handshake.
+func serves(c *probe.Check) bool {
+	switch c.Protocol {
+	case probe.ProtoDNS, probe.ProtoTCP, probe.ProtoTLS, probe.ProtoQUIC, probe.ProtoTransfer:
+		return false
+	}
+	return true
+}
+
+// workedBefore says that what is known of a check is that it worked before t.
+func workedBefore(rec *verdict.Record, t time.Time) bool {
+	return len(rec.Results) > 0 && rec.Results[0].Outcome() == probe.OK && rec.Results[0].Start.Before(t)
+}
+
+// outdate ends the time of those who have not been heard since a block began.
+func (a *Agent) outdate(now time.Time) {
+	d := a.detector
+	kept := d.news[:0]
+	for _, n := range d.news {
+		if now.Before(n.heard) {
+			kept = append(kept, n)
+			continue
+		}
+		for _, rec := range a.order {
+			if rec.Check.Messenger == n.messenger && d.covers(&rec.Check) {
+				rec.Before = n.began
+			}
+		}
+		a.dirty = true
+	}
+	d.news = kept
+}
+
+// covers says that the function of a check is held for blocked, or a part of it.
+func (d *detector) covers(c *probe.Check) bool {
+	return slices.ContainsFunc(d.functions[[2]string{c.Messenger, c.Function}], d.engine.Covered)
 }
 
 // blocked is what the detector told of a function, if it holds it for blocked.
 func (d *detector) blocked(messenger, function string) (onset.Event, bool) {
-	if d == nil || !slices.ContainsFunc(d.functions[[2]string{messenger, function}], d.engine.Covered) {
+	if d == nil || !d.covers(&probe.Check{Messenger: messenger, Function: function}) {
 		return onset.Event{}, false
 	}
 	ev := d.told[messenger]
