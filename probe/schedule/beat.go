@@ -81,9 +81,22 @@ func spread(taken []time.Duration, n int, base, interval time.Duration) []time.D
 	return phases
 }
 
-// byHash is the stable order of the checks of a group.
-func byHash(a, b string) int {
-	return cmp.Or(cmp.Compare(hash(a), hash(b)), cmp.Compare(a, b))
+// takeTurns puts the checks of a group in the stable order of their beats: those of
+// one kind by a hash of their IDs, and each kind evenly among all. A block that
+// strikes one kind alone would else find it bunched by chance.
+func takeTurns(ids []string, kind func(id string) string) {
+	slices.SortFunc(ids, func(a, b string) int { return cmp.Or(cmp.Compare(hash(a), hash(b)), cmp.Compare(a, b)) })
+	of := map[string]int{}
+	for _, id := range ids {
+		of[kind(id)]++
+	}
+	place, seen := map[string]float64{}, map[string]int{}
+	for _, id := range ids {
+		k := kind(id)
+		place[id] = (float64(seen[k]) + float64(hash(k)>>11)/(1<<53)) / float64(of[k])
+		seen[k]++
+	}
+	slices.SortStableFunc(ids, func(a, b string) int { return cmp.Compare(place[a], place[b]) })
 }
 
 // knot is knot k of a group's jitter, in [-1, 1).

@@ -6,9 +6,10 @@
 // A check has a beat every interval. The checks of one messenger that share an
 // interval are a group. They are spread evenly over the interval, in the order
 // of a hash of their IDs, from a starting point that is a hash of the
-// messenger's name: a restart keeps the order. What strikes all of a messenger
-// is so met by the first of n checks after interval/n, not after the interval;
-// and the members of a pool that are asked every tenth interval take turns.
+// messenger's name: a restart keeps the order. The checks of one protocol are
+// spread evenly among them. What strikes all of a messenger, or of a protocol, is
+// so met by the first of n checks after interval/n, not after the interval; and
+// the members of a pool that are asked every tenth interval take turns.
 //
 // A beat is moved by up to a fifth of the interval either way. A group is
 // moved as one, along a line between random knots one interval apart, and not

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -263,7 +262,7 @@ func (r *Runner) Set(checks []probe.Check) {
 	}
 	now := r.now()
 	for g, ids := range fresh {
-		slices.SortFunc(ids, byHash)
+		takeTurns(ids, func(id string) string { return wanted[id].Protocol })
 		base := time.Duration(hash(g.messenger) % uint64(g.interval))
 		for i, phase := range spread(taken[g], len(ids), base, g.interval) {
 			e := r.entries[ids[i]]

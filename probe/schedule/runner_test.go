@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -258,6 +259,36 @@ func TestStaggerHalvesTheWait(t *testing.T) {
 		}
 		t.Logf("mean wait %.2f s", wait)
 	})
+}
+
+// TestKindsTakeTurns: of a few checks of one protocol among many of others none is
+// far from the next, whatever their names hash to.
+func TestKindsTakeTurns(t *testing.T) {
+	for n := range 30 {
+		const few, many = 5, 30
+		var ids []string
+		for i := range few + many {
+			proto := "tcp"
+			if i < few {
+				proto = "tls"
+			}
+			ids = append(ids, fmt.Sprintf("m%d/%s/%d", n, proto, i))
+		}
+		kind := func(id string) string { return strings.Split(id, "/")[1] }
+		takeTurns(ids, kind)
+		var at []int
+		for i, id := range ids {
+			if kind(id) == "tls" {
+				at = append(at, i)
+			}
+		}
+		at = append(at, at[0]+len(ids))
+		for i := 1; i < len(at); i++ {
+			if gap := at[i] - at[i-1]; gap < 6 || gap > 8 { // 7 is even
+				t.Errorf("%d: %d places between two of %d among %d: %v", n, gap, few, len(ids), at)
+			}
+		}
+	}
 }
 
 func TestSeed(t *testing.T) {
