@@ -51,7 +51,8 @@ type detector struct {
 	onset   int64
 	known   bool // onset holds
 	score   float64
-	covered []bool // streams declared blocked
+	covered []bool  // streams declared blocked
+	struck  []int64 // by stream: its last failure
 	d       float64
 	dFrom   int64
 	dOK     int32
@@ -82,6 +83,7 @@ const (
 	dRecovering, dOK = 5.0, 10.0 // nats
 	holdOK           = 600 * second
 	widenPage        = 1800 * second
+	allOfIt          = 0.8 // share of failures from which a block leaves nothing out
 	overlayVantage   = -1
 
 	second     = int64(1e9)
@@ -124,7 +126,7 @@ func newDetector(m *model, cfg Config, emit func(*Event)) *detector {
 	d := &detector{model: m, page: cfg.Page, interval: cfg.Interval.Seconds(), emit: emit,
 		a: make([][numV]float64, nb), mass: 1, refSeen: make([]int64, n), mute: make([]bool, nb), base: make([]baseline, n),
 		hyp: make([]hypothesis, len(m.scopes)*len(strengths)), state: OK, scopeN: -1,
-		covered: make([]bool, n), rate: .9, paged: math.MinInt64 / 2, sl: make([]float64, len(m.lives))}
+		covered: make([]bool, n), struck: make([]int64, n), rate: .9, paged: math.MinInt64 / 2, sl: make([]float64, len(m.lives))}
 	for b := range d.a {
 		for v := range numV {
 			d.a[b][v] = m.priorV[v] * m.priorB[b]
@@ -300,7 +302,9 @@ func (d *detector) observe(t int64, i int, failed bool) {
 		d.last = t
 	}
 	d.begun = true
-	if !failed {
+	if failed {
+		d.struck[i] = t
+	} else {
 		d.base[i].Worked = true
 	}
 	if dt > 0 {
@@ -476,6 +480,12 @@ func (d *detector) accuse(i int, failed, known bool, dt, p0, f0 float64, qv *[nu
 // recover weighs an outcome of a blocked stream for the end of the block.
 func (d *detector) recover(t int64, i int, failed bool) {
 	if !d.covered[i] {
+		return
+	}
+	if !failed && d.rate >= allOfIt && d.struck[i] < d.onset {
+		// Where nearly all fails, one that never did is no recovery: the scope was
+		// drawn too wide.
+		d.covered[i] = false
 		return
 	}
 	if v := d.vantage(); v[vBurst]+v[vHalf]+v[vDown] > .5 {

@@ -1,6 +1,7 @@
 package onset
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -165,6 +166,79 @@ func TestFlapping(t *testing.T) {
 }
 
 // TestAttribution: nobody abroad, nobody to confirm.
+// Streams that the declared scope covers, and that answer from the first on, are
+// no recovery: neither is one told each time they do, nor is the true one held up
+// for it.
+func TestSomeWorkOn(t *testing.T) {
+	var streams []Stream
+	for i := range 6 {
+		streams = append(streams, Stream{Messenger: "m", Endpoint: fmt.Sprint("name", i), Check: "tls", Family: Conn, Path: fmt.Sprint("p", i%3), Role: Target})
+	}
+	for i := range 12 {
+		streams = append(streams, Stream{Messenger: "m", Endpoint: fmt.Sprint("raw", i), Check: "noise", Family: Conn, Path: fmt.Sprint("p", i%3), Role: Target})
+	}
+	for i := range 8 {
+		streams = append(streams, Stream{Endpoint: fmt.Sprint("control", i), Check: "tls", Family: Conn, Role: Control})
+	}
+	for i := range 4 {
+		streams = append(streams, Stream{Messenger: "m", Endpoint: fmt.Sprint("sibling", i), Check: "tcp", Family: Conn, Path: fmt.Sprint("p", i%3), Role: Sibling})
+	}
+	e, err := New(streams, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, turn := time.Unix(1e9, 0), 0
+	var evs []Event
+	// seconds asks one stream a second, of those that ask allows.
+	seconds := func(n int, blocked bool, ask func(i int) bool) {
+		for range n {
+			for turn++; !ask(turn % len(streams)); turn++ {
+			}
+			i := turn % len(streams)
+			now = now.Add(time.Second)
+			e.Started(i, now)
+			e.Finished(i, now, 100*time.Millisecond, !blocked || i >= 6)
+			e.Advance(now)
+			for _, r := range e.Requests() {
+				e.Skipped(r)
+			}
+			evs = append(evs, e.Events()...)
+		}
+	}
+	all := func(int) bool { return true }
+	seconds(3600, false, all)
+	if len(evs) > 0 {
+		t.Fatalf("%+v", evs)
+	}
+	// By chance, or because they are suspected, no other handshakes are asked.
+	seconds(120, true, func(i int) bool { return i < 6 || i >= 18 })
+	if len(evs) == 0 || evs[len(evs)-1].State != Blocked {
+		t.Fatalf("%+v", evs)
+	}
+	evs = nil
+	seconds(3600, true, all)
+	if len(evs) > 0 {
+		t.Errorf("while it lasts: %+v", evs)
+	}
+	for i := range 18 {
+		if e.Covered(i) != (i < 6) {
+			t.Errorf("stream %d is covered: %t", i, e.Covered(i))
+		}
+	}
+	b, err := e.Marshal(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Unmarshal(b, now); err != nil {
+		t.Fatal(err)
+	}
+	evs = nil
+	seconds(900, false, all)
+	if len(evs) != 2 || evs[0].State != Recovering || evs[1].State != OK {
+		t.Errorf("after it: %+v", evs)
+	}
+}
+
 func TestAttribution(t *testing.T) {
 	for _, abroad := range []bool{true, false} {
 		o := usual

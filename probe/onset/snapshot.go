@@ -83,6 +83,7 @@ type savedStream struct {
 	At      int64      `json:"at"`
 	Seen    int64      `json:"seen,omitempty"`
 	Started int64      `json:"started,omitempty"`
+	Struck  int64      `json:"struck,omitempty"`
 	Worked  bool       `json:"worked,omitempty"`
 	Covered bool       `json:"covered,omitempty"`
 	Asked   bool       `json:"asked,omitempty"`
@@ -223,7 +224,7 @@ func (w *watch) save() savedWatch {
 	for i, k := range w.keys() {
 		b := &w.base[i]
 		s.Streams = append(s.Streams, savedStream{Key: k, Base: [2]float64{b.Failed, b.Tried}, P0: b.p0, At: b.At, Seen: w.refSeen[i],
-			Started: w.started[i], Worked: b.Worked, Covered: w.covered[i], Asked: w.asked[i]})
+			Started: w.started[i], Struck: w.struck[i], Worked: b.Worked, Covered: w.covered[i], Asked: w.asked[i]})
 	}
 	for k := range w.hyp {
 		if h := &w.hyp[k]; h.awake {
@@ -270,11 +271,11 @@ func (w *watch) restore(s *savedWatch, latest int64) error {
 		if i < 0 {
 			continue
 		}
-		if !(x.Base[0] >= 0 && x.Base[0] <= x.Base[1]+1 && x.Base[1] < 1e9) || !(x.P0 >= p0Floor && x.P0 <= p0Cap) || x.At > latest || x.Seen > latest || x.Started > latest {
+		if !(x.Base[0] >= 0 && x.Base[0] <= x.Base[1]+1 && x.Base[1] < 1e9) || !(x.P0 >= p0Floor && x.P0 <= p0Cap) || x.At > latest || x.Seen > latest || x.Started > latest || x.Struck > latest {
 			return errors.New("a baseline out of range")
 		}
 		w.base[i] = baseline{Failed: x.Base[0], Tried: x.Base[1], At: x.At, Worked: x.Worked, p0: x.P0}
-		w.refSeen[i], w.started[i], w.covered[i] = x.Seen, x.Started, x.Covered && w.target[i]
+		w.refSeen[i], w.started[i], w.struck[i], w.covered[i] = x.Seen, x.Started, x.Struck, x.Covered && w.target[i]
 		covered = covered || w.covered[i]
 	}
 	w.poolFailed, w.poolTried = s.Pool[0], s.Pool[1]

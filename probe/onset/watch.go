@@ -154,6 +154,9 @@ func (w *watch) stepBack(t int64) {
 	w.ground()
 	w.last, w.clock, w.tokensAt, w.askedAt = t, t, t, t
 	clear(w.started)
+	for i := range w.struck {
+		w.struck[i] = max(w.struck[i], w.onset)
+	}
 	for i := range w.base {
 		w.base[i].At = min(w.base[i].At, t)
 	}
