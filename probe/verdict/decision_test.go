@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/messenger-probe/messenger-probe/probe"
 )
@@ -384,6 +385,48 @@ func TestResolversBesideArms(t *testing.T) {
 				b.ask(t, AskNonResolver, is(passes))
 			}
 			c.want.check(t, "alpha/login", b.verdict(), true)
+		})
+	}
+}
+
+// TestSilentForOneType: a resolver that tells a name's IPv4 addresses and is
+// silent about the others lost some packets; it drops no name.
+func TestSilentForOneType(t *testing.T) {
+	at := netip.MustParseAddrPort("31.13.72.50:443")
+	system, google := probe.Server{Name: probe.System, Transport: probe.OverUDP, Addr: netip.MustParseAddrPort("192.0.2.53:53")},
+		probe.Server{Name: "google", Transport: probe.OverUDP, Addr: netip.MustParseAddrPort("8.8.8.8:53")}
+	began := time.Unix(1e9, 0)
+	record := func(messenger, host string, s probe.Server, kind uint16, start time.Time, failures ...probe.Failure) Record {
+		c := probe.Check{Messenger: messenger, Function: "web", Endpoint: host, Protocol: probe.ProtoDNS, Family: map[uint16]string{1: probe.IP4, 28: probe.IP6}[kind],
+			Target: s.Name, Prober: probe.DNS{Server: s, Host: host, Type: kind}}
+		r := Record{Check: c}
+		for _, f := range failures {
+			step := probe.Step{Op: probe.OpResolve, Failure: f, DNS: &probe.DNSInfo{Resolver: s.Name, Transport: s.Transport, Name: host, Type: kind}}
+			r.Results = append(r.Results, probe.Result{Check: c, Start: start, Steps: []probe.Step{step}})
+			r.Note(&r.Results[len(r.Results)-1])
+		}
+		return r
+	}
+	for name, a := range map[string]struct {
+		answered time.Time
+		want     Mechanism
+	}{
+		"since":  {began.Add(time.Second), ""},
+		"before": {began.Add(-time.Second), DNSDrop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			records := []Record{record(probe.Control, "ya.ru", system, 1, began, "", ""), record(probe.Control, "ya.ru", google, 1, began, "", ""),
+				record("alpha", "web.test", system, 28, began, probe.FailureTimeout, probe.FailureTimeout),
+				record("alpha", "web.test", system, 1, a.answered, "", ""), record("alpha", "web.test", google, 28, began, "", "")}
+			for i := range 20 { // endpoints that work
+				c := probe.Check{Messenger: "alpha", Function: "web", Endpoint: fmt.Sprint("e", i), Protocol: probe.ProtoTLS, Family: probe.IP4, Prober: probe.TLS{Addr: at, ServerName: "web.test"}}
+				works := probe.Result{Check: c, Start: began, Steps: []probe.Step{{Op: probe.OpTLSHandshake, Addr: at}}}
+				records = append(records, Record{Check: c, Results: []probe.Result{works, works}})
+			}
+			vs := Judge(Vantage{State: Online}, records, nil)
+			if vs[0].Mechanism != a.want {
+				t.Errorf("%+v", vs[0])
+			}
 		})
 	}
 }
