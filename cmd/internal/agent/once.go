@@ -146,8 +146,12 @@ func (a *Agent) Check(ctx context.Context, checks []probe.Check, progress Progre
 	}); err != nil {
 		return Snapshot{}, err
 	}
-	if pairs := a.late(questions); len(pairs) > 0 {
-		if err := round(endsBy, pairs, func(r probe.Result) { answer(r) }); err != nil {
+	if late := append(a.late(questions), a.unsettled()...); len(late) > 0 {
+		if err := round(endsBy, late, func(r probe.Result) {
+			if !answer(r) {
+				file(r)
+			}
+		}); err != nil {
 			return Snapshot{}, err
 		}
 	}
@@ -205,6 +209,24 @@ func (a *Agent) again() []probe.Check {
 			continue
 		}
 		out = append(out, sooner(c))
+	}
+	return out
+}
+
+// unsettled is what failed like others that were asked again for it, and then
+// worked: whether it fails, too, is not known yet.
+func (a *Agent) unsettled() []probe.Check {
+	sure := map[string]bool{}
+	for _, rec := range a.order {
+		if failing(rec) > 1 {
+			sure[rec.Kind()] = true
+		}
+	}
+	var out []probe.Check
+	for _, rec := range a.order {
+		if c := rec.Check; c.Messenger != probe.Control && len(rec.Results) == 1 && failing(rec) == 1 && !sure[rec.Kind()] {
+			out = append(out, sooner(c))
+		}
 	}
 	return out
 }

@@ -379,3 +379,31 @@ func TestCheckOfASlowHost(t *testing.T) {
 		}
 	})
 }
+
+// What failed once like another that is asked again for both, and then works, is
+// asked again, too: else nothing would be known of it.
+func TestCheckUnsettled(t *testing.T) {
+	checkOnce(t, func(w *world) []probe.Check {
+		cs := everything(w)
+		for i := range 2 {
+			c := w.check("gamma", "bots", "host")
+			c.Target = fmt.Sprint(i)
+			well, n := c.Prober, 0
+			c.Prober = asks(func(ctx context.Context, net probe.Net) []probe.Step {
+				if n++; n == 1 {
+					return []probe.Step{{Op: probe.OpTLSHandshake, Failure: probe.FailureTimeout}}
+				}
+				return well.Probe(ctx, net)
+			})
+			cs = append(cs, c)
+		}
+		return cs
+	}, func(*world) {}, func(w *world, s Snapshot, _ time.Duration) {
+		if n := w.runs("gamma/bots", time.Time{}); n != 2 {
+			t.Errorf("%d of two checks were asked again", n)
+		}
+		if got := stateOf(s, "gamma", "bots"); got != verdict.OK {
+			t.Errorf("bots are %s", got)
+		}
+	})
+}
